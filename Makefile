@@ -1,0 +1,50 @@
+# `make setup` builds everything in .venv; `make demo` and `make test` need only Python >= 3.11 with venv, git and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+FOLDERS := api cli console core monitors pipelines registry rollouts serving
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test quick check lint types imports lock clean
+.DEFAULT_GOAL := help
+
+help: ## show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## make .venv with everything that is pinned in requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --require-hashes requirements.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@mkdir -p .types/tidegate && for folder in $(FOLDERS); do ln -sfn ../../$$folder .types/tidegate/$$folder; done
+	@touch $@
+
+demo: setup ## the five-minute story on real data
+	$(BIN)/tidegate demo
+
+test: setup ## every test
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+quick: setup ## the tests that take seconds
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+check: lint types imports ## ruff, mypy --strict, import-linter
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	MYPYPATH=.types $(BIN)/mypy -p tidegate
+
+imports: setup
+	$(BIN)/lint-imports
+
+lock: setup ## pin the newest versions that fit pyproject.toml
+	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --generate-hashes --upgrade --all-extras --group dev --quiet pyproject.toml --output-file requirements.lock
+
+clean: ## remove what setup made
+	rm -rf $(VENV) .types

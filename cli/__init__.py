@@ -1,0 +1,1 @@
+"""The terminal: parse, call, render. Nothing is decided here."""

@@ -1,0 +1,88 @@
+"""The frozen things that travel along the road. Data only: nothing here reads or writes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+VerdictWord = Literal["promote", "rollback", "continue", "inconclusive"]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRef:
+    """A data file at one content: `path` relative to the project, `md5` as DVC records it."""
+
+    path: str
+    md5: str
+    rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRef:
+    """One MLflow run and what it measured on the holdout."""
+
+    run_id: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    data: DatasetRef | None = None
+    git_commit: str = ""
+    git_dirty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One version of the registered model, as `model list` shows it."""
+
+    name: str
+    version: int
+    run_id: str
+    aliases: tuple[str, ...] = ()
+    git_commit: str = ""
+    data_md5: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    status: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """The offline decision with every reason, good and bad; `champion` is the version compared with."""
+
+    passed: bool
+    reasons: tuple[str, ...]
+    champion: int | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The immutable bundle that is promoted and rolled back whole.
+
+    `id` is derived from everything else, so the same content is the same release.
+    `files` maps a path inside the project to the sha256 of its stored copy.
+    """
+
+    model: str
+    version: int
+    run_id: str
+    bento: str
+    git_commit: str
+    git_dirty: bool
+    data: tuple[DatasetRef, ...]
+    files: Mapping[str, str]
+    config: Mapping[str, Any]
+    contract: Mapping[str, Any]
+    image: str | None = None
+
+    @property
+    def id(self) -> str:
+        """`r-` and 10 hexadecimal digits of the content's sha256."""
+        return "r-" + hashlib.sha256(canonical(dataclasses.asdict(self))).hexdigest()[:10]
+
+
+def canonical(document: object) -> bytes:
+    """JSON bytes that are equal when the content is: sorted keys, no spaces, UTF-8."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

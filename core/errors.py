@@ -1,0 +1,96 @@
+"""Every error a user can meet, and every exit code, in one file.
+
+A message says what happened, a hint says the likely reason and what to type next.
+`Temporary` may be tried again as it is; `Permanent` must not be (exit code 78 in a pod).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the process returns; scripts and CI rely on these numbers."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    REFUSED = 3
+    DRIFT = 4
+    INCONCLUSIVE = 5
+    ROLLED_BACK = 6
+    DO_NOT_RETRY = 78
+
+
+class TidegateError(Exception):
+    """Something the reader of the terminal can act on.
+
+    Args:
+        message: what happened, one sentence.
+        hint: the likely reason and what to type next.
+        exit_code: overrides the class's own code.
+    """
+
+    exit_code: ExitCode = ExitCode.ERROR
+
+    def __init__(self, message: str, hint: str = "", exit_code: ExitCode | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        if exit_code is not None:
+            self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class UsageError(TidegateError):
+    """The command line asks for something that cannot be."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ConfigError(UsageError):
+    """tidegate.yaml or the contract is wrong; `problems` holds one line for each mistake."""
+
+    def __init__(self, message: str, hint: str = "", problems: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint)
+        self.problems = problems
+
+
+class ContractFailed(TidegateError):
+    """The data breaks its contract."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class GateFailed(TidegateError):
+    """The challenger did not pass the gate."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class Conflict(TidegateError):
+    """Somebody else decided first; the message says who and what."""
+
+
+class Inconclusive(TidegateError):
+    """There is not enough evidence for either answer."""
+
+    exit_code = ExitCode.INCONCLUSIVE
+
+
+class RolledBack(TidegateError):
+    """The judge, or a person, sent the canary back."""
+
+    exit_code = ExitCode.ROLLED_BACK
+
+
+class Permanent(TidegateError):
+    """Trying again cannot help."""
+
+    exit_code = ExitCode.DO_NOT_RETRY
+
+
+class Temporary(TidegateError):
+    """Trying again may help."""

@@ -1,0 +1,1 @@
+"""Does the world still look like the training data? Unaware of rollouts."""

@@ -1,0 +1,1 @@
+"""Who executes a flow: one file for each place it can run."""

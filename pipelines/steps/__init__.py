@@ -1,0 +1,1 @@
+"""A step is one file: typed in, typed out."""

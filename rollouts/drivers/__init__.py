@@ -1,0 +1,1 @@
+"""Who moves the traffic of a rollout: one file for each kind of environment."""

@@ -1,0 +1,1 @@
+"""Always-valid statistics: pure numpy and scipy, every formula with its source."""

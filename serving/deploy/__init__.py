@@ -1,0 +1,1 @@
+"""Where revisions run: one file for each kind of environment."""
