@@ -62,6 +62,7 @@ class Release:
     """The immutable bundle that is promoted and rolled back whole.
 
     `id` is derived from everything else, so the same content is the same release.
+    `bundle` is the sha256 of what the serving process loads; `bento` is the Bento that carries it.
     `files` maps a path inside the project to the sha256 of its stored copy.
     """
 
@@ -69,6 +70,7 @@ class Release:
     version: int
     run_id: str
     bento: str
+    bundle: str
     git_commit: str
     git_dirty: bool
     data: tuple[DatasetRef, ...]
@@ -81,6 +83,16 @@ class Release:
     def id(self) -> str:
         """`r-` and 10 hexadecimal digits of the content's sha256."""
         return "r-" + hashlib.sha256(canonical(dataclasses.asdict(self))).hexdigest()[:10]
+
+    def to_json(self) -> dict[str, Any]:
+        """The release as its file in the store and `release show --json` hold it."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(document: Mapping[str, Any]) -> Release:
+        """Read what `to_json` wrote."""
+        data = tuple(DatasetRef(**one) for one in document["data"])
+        return Release(**{**document, "data": data})
 
 
 def canonical(document: object) -> bytes:

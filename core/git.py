@@ -1,0 +1,80 @@
+"""What git knows of the working tree: the commit, and everything that is not in it.
+
+Nothing here changes the user's branch, index or files.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tidegate.core.errors import TidegateError
+
+# The hash of the empty tree is the same in every repository: what a first commit is compared with.
+_EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkTree:
+    """The commit (empty before the first one) and the binary patch from it to the files as they are."""
+
+    commit: str
+    diff: bytes
+
+    @property
+    def dirty(self) -> bool:
+        """Whether the files differ from the commit, untracked ones included."""
+        return bool(self.diff)
+
+
+def git(root: Path, *arguments: str, env: dict[str, str] | None = None, content: bytes | None = None) -> bytes:
+    """Run git in `root` and return what it printed; its complaint becomes a TidegateError."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            input=content,
+            capture_output=True,
+            check=True,
+            env={**os.environ, **(env or {})},
+        )
+    except FileNotFoundError as error:
+        raise TidegateError("git is not installed.", "Install git, then run the same command again.") from error
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip().removeprefix("fatal: ")
+        raise TidegateError(f"git {arguments[0]}: {said}", f"It was run in {root}.") from error
+    return done.stdout
+
+
+def is_repository(root: Path) -> bool:
+    """Whether `root` is inside a git working tree."""
+    try:
+        return git(root, "rev-parse", "--is-inside-work-tree").strip() == b"true"
+    except TidegateError:
+        return False
+
+
+def head(root: Path) -> str:
+    """The commit's full hash, or an empty string before the first commit."""
+    try:
+        return git(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}").decode().strip()
+    except TidegateError:
+        return ""
+
+
+def work_tree(root: Path) -> WorkTree:
+    """Commit and patch of the project's own folder, untracked files included, ignored ones not.
+
+    The patch is made through a temporary index, so that the user's own is left alone.
+    """
+    commit = head(root)
+    with tempfile.TemporaryDirectory() as folder:
+        env = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
+        if commit:
+            git(root, "read-tree", commit, env=env)
+        git(root, "add", "--all", "--", ".", env=env)
+        base = commit or _EMPTY_TREE
+        diff = git(root, "diff", "--cached", "--binary", "--full-index", "--relative", base, "--", ".", env=env)
+    return WorkTree(commit, diff)

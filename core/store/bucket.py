@@ -1,0 +1,70 @@
+"""A store in a bucket, or anywhere else fsspec can create a file only if it is absent."""
+
+from __future__ import annotations
+
+from tidegate.core.errors import UsageError
+from tidegate.core.store import StoreError
+
+
+class BucketStore:
+    """Objects below the prefix of `url`; listings are never cached, since other machines write too."""
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        self._url = url
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise UsageError(
+                f"The store {url} cannot be opened: {error}",
+                "Install the file system's package (s3fs, gcsfs, adlfs) or correct `store:` in tidegate.yaml.",
+            ) from error
+
+    @property
+    def url(self) -> str:
+        """The address, as the user wrote it."""
+        return self._url
+
+    def put_if_absent(self, path: str, content: bytes) -> bool:
+        """Create the object by the backend's own conditional write (S3: If-None-Match)."""
+        full = self._full(path)
+        self._make_parent(full)
+        try:
+            self._files.pipe_file(full, content, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise StoreError(f"Cannot write {full}: {error}", "`tidegate doctor` probes the store.") from error
+        return True
+
+    def write(self, path: str, content: bytes) -> None:
+        """Replace the object; object stores do that in one step."""
+        full = self._full(path)
+        self._make_parent(full)
+        self._files.pipe_file(full, content)
+
+    def read(self, path: str) -> bytes:
+        """Return the content; FileNotFoundError if there is none."""
+        return bytes(self._files.cat_file(self._full(path)))
+
+    def exists(self, path: str) -> bool:
+        """Whether the object is there."""
+        return bool(self._files.isfile(self._full(path)))
+
+    def list(self, prefix: str) -> list[str]:
+        """Every object below `prefix`, sorted."""
+        skip = len(self._root.rstrip("/")) + 1
+        return sorted(str(name)[skip:] for name in self._files.find(self._full(prefix)))
+
+    def delete(self, path: str) -> None:
+        """Remove the object if it is there."""
+        if self.exists(path):
+            self._files.rm_file(self._full(path))
+
+    def _full(self, path: str) -> str:
+        return f"{self._root.rstrip('/')}/{path}"
+
+    def _make_parent(self, full: str) -> None:
+        # A no-op on object stores; needed where fsspec fronts a real file system.
+        self._files.makedirs(full.rsplit("/", 1)[0], exist_ok=True)

@@ -1,0 +1,106 @@
+"""Releases in the store: written once, whole, and enough to restore the project they came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from tidegate.core.artifacts import Release
+from tidegate.core.errors import Conflict, TidegateError, UsageError
+from tidegate.core.git import git
+from tidegate.core.store import Store
+
+# The patch from the commit to the files as they were, beside the project's own files.
+DIFF = ".git-dirty.diff"
+
+
+def digests(files: Mapping[str, bytes]) -> dict[str, str]:
+    """The sha256 of each file, as `Release.files` holds them."""
+    return {path: hashlib.sha256(content).hexdigest() for path, content in sorted(files.items())}
+
+
+def save(store: Store, release: Release, files: Mapping[str, bytes]) -> None:
+    """Store the release and its files; the description comes last, so a release is whole or absent."""
+    for path, content in files.items():
+        store.write(_file(release.id, path), content)
+    store.put_if_absent(_description(release.id), json.dumps(release.to_json(), indent=1).encode())
+
+
+def load(store: Store, release_id: str) -> Release:
+    """Read a release and check that it still is what its id says.
+
+    Raises:
+        UsageError: there is none of that id.
+        TidegateError: its description was changed.
+    """
+    try:
+        content = store.read(_description(release_id))
+    except FileNotFoundError as error:
+        raise UsageError(f"There is no release {release_id}.", "`tidegate release list` shows them.") from error
+    try:
+        release = Release.from_json(json.loads(content))
+    except (ValueError, KeyError, TypeError) as error:
+        raise _tampered(release_id, _description(release_id)) from error
+    if release.id != release_id:
+        raise _tampered(release_id, _description(release_id))
+    return release
+
+
+def ids(store: Store) -> list[str]:
+    """Every release in the store."""
+    return [path.split("/")[1] for path in store.list("releases") if path.endswith("/release.json")]
+
+
+def files_of(store: Store, release: Release) -> dict[str, bytes]:
+    """The stored files of a release, each checked against its sha256."""
+    contents = {}
+    for path, expected in release.files.items():
+        content = store.read(_file(release.id, path))
+        if hashlib.sha256(content).hexdigest() != expected:
+            raise _tampered(release.id, _file(release.id, path))
+        contents[path] = content
+    return contents
+
+
+def checkout(store: Store, release: Release, root: Path, into: Path) -> None:
+    """Restore the project of a release in the new folder `into`; the user's own tree is not touched.
+
+    The commit comes from the repository at `root` as a git worktree, then the uncommitted patch,
+    then the release's own files.
+    """
+    if into.exists():
+        raise Conflict(f"{into} exists already.", "Name a new folder: `tidegate release checkout R --to DIR`.")
+    files = files_of(store, release)
+    diff = files.pop(DIFF, b"")
+    if release.git_commit:
+        git(root, "worktree", "add", "--detach", str(into), release.git_commit)
+    else:
+        into.mkdir(parents=True)
+        git(into, "init", "--quiet")
+    prefix = git(root, "rev-parse", "--show-prefix").decode().strip()
+    project = into / prefix
+    project.mkdir(parents=True, exist_ok=True)
+    if diff:
+        where = [f"--directory={prefix.rstrip('/')}"] if prefix else []
+        git(into, "apply", "--binary", "--whitespace=nowarn", *where, "-", content=diff)
+    for path, content in files.items():
+        target = project / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+
+
+def _description(release_id: str) -> str:
+    return f"releases/{release_id}/release.json"
+
+
+def _file(release_id: str, path: str) -> str:
+    return f"releases/{release_id}/files/{path}"
+
+
+def _tampered(release_id: str, path: str) -> TidegateError:
+    return TidegateError(
+        f"Release {release_id} is not what was recorded: {path} was changed.",
+        "It will not be served. Restore the store from a backup, or ship again.",
+    )

@@ -1,0 +1,269 @@
+"""What the ledger says is true now: events folded into one frozen state.
+
+`GRAMMAR` is the whole language: which kinds of event there are and what each does to the state.
+The functions below it are the only ways to decide a new event; each refuses what the state forbids.
+Pure: nothing here reads or writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Literal
+
+from tidegate.core.errors import Conflict, UsageError
+from tidegate.registry.ledger import Draft, Event
+
+RolloutWord = Literal["running", "held", "promoted", "rolled_back", "inconclusive", "aborted", "replaced"]
+OPEN: frozenset[RolloutWord] = frozenset({"running", "held"})
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """How one step of a rollout ended, or stands."""
+
+    weight: int
+    verdict: str
+    seconds: float = 0.0
+    units: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutState:
+    """One rollout: two releases, the plan as JSON, and how far it got. `weight` is in whole per cent."""
+
+    id: str
+    stable: str
+    canary: str
+    plan: Mapping[str, Any]
+    steps: tuple[int, ...]
+    started_at: str
+    state: RolloutWord = "running"
+    step: int = 0
+    step_started_at: str = ""
+    results: tuple[StepResult, ...] = ()
+    reasons: tuple[str, ...] = ()
+    ended_at: str = ""
+    verdict: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def open(self) -> bool:
+        """Whether traffic is still split."""
+        return self.state in OPEN
+
+    @property
+    def weight(self) -> int:
+        """The canary's share now, in per cent."""
+        return self.steps[self.step] if self.open else (100 if self.state == "promoted" else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """A release that served until `at` and stays warm until `keep` seconds later."""
+
+    release: str
+    at: str
+    keep: float
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """An environment of a model. Releases are ids; `history` holds former champions, newest last."""
+
+    champion: str | None = None
+    challenger: str | None = None
+    history: tuple[str, ...] = ()
+    versions: Mapping[str, int] = field(default_factory=dict)
+    runs: Mapping[str, str] = field(default_factory=dict)
+    rollouts: tuple[RolloutState, ...] = ()
+    retired: Retired | None = None
+    frozen: str | None = None
+    length: int = 0
+
+    @property
+    def rollout(self) -> RolloutState | None:
+        """The newest rollout, open or not."""
+        return self.rollouts[-1] if self.rollouts else None
+
+    @property
+    def open_rollout(self) -> RolloutState | None:
+        """The rollout that splits traffic now."""
+        return self.rollout if self.rollout and self.rollout.open else None
+
+
+def _registered(state: State, event: Event) -> State:
+    release = event.data["release"]
+    return replace(
+        state,
+        challenger=release,
+        versions={**state.versions, release: event.data["version"]},
+        runs={**state.runs, release: event.data["run_id"]},
+    )
+
+
+def _crown(state: State, release: str, at: str, keep: float) -> State:
+    """Make `release` the champion; the one before stays warm for `keep` seconds."""
+    if release == state.champion:
+        return state
+    retired = Retired(state.champion, at, keep) if state.champion else state.retired
+    history = (*state.history, state.champion) if state.champion else state.history
+    challenger = None if state.challenger == release else state.challenger
+    return replace(state, champion=release, challenger=challenger, history=history, retired=retired)
+
+
+def _deployed(state: State, event: Event) -> State:
+    return _crown(state, event.data["release"], event.at, event.data.get("keep", 0.0))
+
+
+def _started(state: State, event: Event) -> State:
+    data = event.data
+    rollout = RolloutState(
+        id=data["rollout"],
+        stable=data["stable"],
+        canary=data["canary"],
+        plan=data["plan"],
+        steps=tuple(data["steps"]),
+        started_at=event.at,
+        step_started_at=event.at,
+    )
+    return replace(state, rollouts=(*state.rollouts, rollout))
+
+
+def _change(now: State, /, **fields: Any) -> State:
+    return replace(now, rollouts=(*now.rollouts[:-1], replace(now.rollouts[-1], **fields)))
+
+
+def _results(state: State, event: Event, verdict: str) -> tuple[StepResult, ...]:
+    rollout = state.rollouts[-1]
+    seconds = (event.moment - datetime.fromisoformat(rollout.step_started_at)).total_seconds()
+    units = event.data.get("units", {})
+    done = StepResult(rollout.steps[rollout.step], verdict, round(seconds, 3), units)
+    return (*rollout.results, done)
+
+
+def _stepped(state: State, event: Event) -> State:
+    results = _results(state, event, "promote")
+    step = event.data["step"]
+    return _change(state, step=step, step_started_at=event.at, results=results, state="running", reasons=())
+
+
+def _held(state: State, event: Event) -> State:
+    return _change(state, state="held", reasons=tuple(event.data["reasons"]))
+
+
+def _ended(word: RolloutWord, verdict: str) -> Callable[[State, Event], State]:
+    def fold(state: State, event: Event) -> State:
+        return _change(
+            state,
+            state=word,
+            results=_results(state, event, verdict),
+            reasons=tuple(event.data.get("reasons", ())),
+            verdict=event.data.get("verdict", {}),
+            ended_at=event.at,
+        )
+
+    return fold
+
+
+def _promoted(state: State, event: Event) -> State:
+    ended = _ended("promoted", "promote")(state, event)
+    return _crown(ended, ended.rollouts[-1].canary, event.at, event.data["keep"])
+
+
+def _rollback(state: State, event: Event) -> State:
+    if state.open_rollout is not None:
+        state = _ended("aborted", "rollback")(state, event)
+    return _crown(state, event.data["release"], event.at, event.data.get("keep", 0.0))
+
+
+GRAMMAR: Mapping[str, Callable[[State, Event], State]] = {
+    "registered": _registered,  # release, version, run_id, gate
+    "gate_refused": lambda state, _: state,  # run_id, reasons
+    "deployed": _deployed,  # release: the first version, or by hand
+    "rollout_started": _started,  # rollout, stable, canary, plan, steps
+    "step_passed": _stepped,  # rollout, step: the next one begins
+    "held": _held,  # rollout, reasons: a person must decide
+    "promoted": _promoted,  # rollout, keep
+    "rolled_back": _ended("rolled_back", "rollback"),  # rollout, reasons: by the judge
+    "inconclusive": _ended("inconclusive", "inconclusive"),  # rollout, reasons: ended without an answer
+    "aborted": _ended("aborted", "rollback"),  # rollout, reasons: by a person
+    "replaced": _ended("replaced", "inconclusive"),  # rollout: a newer one follows
+    "rollback": _rollback,  # release, reasons: immediate and unjudged
+    "frozen": lambda state, event: replace(state, frozen=event.data["reason"]),
+    "unfrozen": lambda state, _: replace(state, frozen=None),
+}
+
+
+def fold(events: Sequence[Event], state: State | None = None) -> State:
+    """The state after `events`, which follow on `state` (or on nothing).
+
+    Raises:
+        UsageError: a newer tidegate wrote an event that this one does not know.
+    """
+    state = state or State()
+    for event in events[state.length :]:
+        change = GRAMMAR.get(event.kind)
+        if change is None:
+            raise UsageError(
+                f'The ledger holds an event "{event.kind}" (number {event.seq}) that this tidegate does not know.',
+                "A newer tidegate wrote it: upgrade this one.",
+            )
+        state = replace(change(state, event), length=event.seq + 1)
+    return state
+
+
+Decision = Callable[[State], Draft | None]
+
+
+def deciding(decision: Decision) -> Callable[[Sequence[Event]], Draft | None]:
+    """Turn a decision on the state into one on the events, as `Ledger.append` wants it."""
+    return lambda events: decision(fold(events))
+
+
+def start(rollout: str, canary: str, plan: Mapping[str, Any], steps: Sequence[int], *, by_hand: bool) -> Decision:
+    """Begin a rollout of `canary` against the champion; `by_hand` passes a freeze."""
+
+    def decide(state: State) -> Draft:
+        if state.champion is None:
+            raise Conflict(
+                "There is no champion to compare with.", "`tidegate ship` deploys the first version at once."
+            )
+        if state.open_rollout is not None:
+            raise _running(state.open_rollout, state)
+        if state.frozen is not None and not by_hand:
+            raise Conflict(
+                f"Rollouts are frozen: {state.frozen}", "`tidegate unfreeze --reason TEXT` allows them again."
+            )
+        if canary == state.champion:
+            raise Conflict(f"Release {canary} is the champion already.", "Train or change something first.")
+        data = {"rollout": rollout, "stable": state.champion, "canary": canary, "plan": plan, "steps": list(steps)}
+        return Draft("rollout_started", data)
+
+    return decide
+
+
+def on_open(rollout: str | None, draft: Callable[[State, RolloutState], Draft | None]) -> Decision:
+    """Decide about the open rollout; refuse, with what happened instead, when it is not open any more."""
+
+    def decide(state: State) -> Draft | None:
+        current = state.open_rollout
+        if current is not None and rollout in {None, current.id}:
+            return draft(state, current)
+        past = next((one for one in reversed(state.rollouts) if rollout in {None, one.id}), None)
+        if past is None:
+            raise Conflict("No rollout is running.", "`tidegate ship` or `tidegate rollout start` begins one.")
+        raise Conflict(
+            f"Rollout {past.id} is over: it was {past.state.replace('_', ' ')} at {past.ended_at[:19]}Z.",
+            "`tidegate events` shows who decided.",
+        )
+
+    return decide
+
+
+def _running(rollout: RolloutState, state: State) -> Conflict:
+    version = state.versions.get(rollout.canary, "?")
+    return Conflict(
+        f"Rollout {rollout.id} of version {version} is {rollout.state} at {rollout.weight} %.",
+        "`tidegate rollout watch` follows it, `tidegate rollout start --replace` ends it first.",
+    )
