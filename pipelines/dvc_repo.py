@@ -1,0 +1,539 @@
+"""Everything tidegate asks of DVC, in one file, because DVC is asked in-process.
+
+A `dvc repro` process costs two seconds of imports for every question; a `Repo` in our own process answers "did
+anything change" in a tenth of one. `run_stages` does for a stage what `dvc repro` does (same lock, same order, same
+run-cache, same `dvc.lock`) except that the work is a Python function of ours in this process, so the stages of one
+road pay for pandas, scikit-learn and MLflow once. `dvc repro` by hand afterwards finds nothing to do.
+
+DVC believes objects of mode 0444 without hashing them, so a corrupted object is handed out by pull and checkout and
+`dvc status` stays clean. `verify` hashes the bytes that are about to be used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from tidegate.core.artifacts import DatasetRef
+from tidegate.core.errors import ConfigError, Conflict, Permanent, TidegateError, UsageError
+
+if TYPE_CHECKING:
+    from tidegate.core.progress import Progress
+    from tidegate.core.project import Project
+
+CHUNK = 1 << 20  # bytes hashed at a time: large enough for speed, small enough for any machine
+REMOTE = Path(".tidegate") / "dvc-remote"
+STEP = re.compile(r"(?:^|[/\s])tidegate(?:\s.*)?\sstep\s+(\S+)\s*$")
+How = Literal["unchanged", "restored", "ran"]
+
+
+@dataclass(frozen=True, slots=True)
+class StageOutcome:
+    """What became of one stage: left alone, given back by the run-cache, or run."""
+
+    name: str
+    changed: bool
+    how: How
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """A DVC-tracked path and what `dvc status` says about it (empty: as recorded)."""
+
+    path: str
+    state: str
+
+
+# --- opening -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(root: Path) -> Iterator[Any]:
+    """A `Repo` of this thread, closed at the end; DVC's errors leave as ours.
+
+    DVC reads some paths relative to the working folder (the run-cache's `dvc.yaml`, a remote's url), so that is `root`.
+    """
+    _quiet()
+    from dvc.exceptions import DvcException, NotDvcRepoError
+    from dvc.repo import Repo
+
+    try:
+        repo = Repo(str(root))
+    except NotDvcRepoError as error:
+        raise UsageError(f"{root} is not a DVC repository", "Run `tidegate init` there once.") from error
+    try:
+        with chdir(root):
+            yield repo
+    except DvcException as error:
+        raise translated(error) from error
+    finally:
+        repo.close()
+
+
+def _quiet() -> None:
+    """No usage reports, and no log lines or bars on stdout, which belongs to `--json`."""
+    os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+    logging.getLogger("dvc").setLevel(logging.ERROR)
+    logging.getLogger("dvc_data").setLevel(logging.ERROR)
+    logging.getLogger("dvc_objects").setLevel(logging.ERROR)
+
+
+def translated(error: Exception) -> TidegateError:
+    """Our error for DVC's: a busy lock is a conflict, anything else carries the deepest cause's words."""
+    from dvc.lock import LockError
+
+    deepest: BaseException = error
+    while deepest.__cause__ is not None:
+        deepest = deepest.__cause__
+    text = re.sub(r"\s*<?https?://\S+", "", str(deepest)).strip() or type(deepest).__name__
+    chain = _chain(error)
+    if any(isinstance(one, LockError) for one in chain):
+        return Conflict(
+            "Another process is working on this project's data or stages",
+            f"Wait until it ends and run the command again. DVC says: {text.splitlines()[0]}",
+        )
+    if "is tracked by SCM" in text or "already tracked by SCM" in text:
+        return UsageError(
+            text.splitlines()[0],
+            "Data belongs to DVC, not to git: `git rm --cached PATH`, commit, then run the command again.",
+        )
+    return TidegateError(f"DVC: {text}", "`dvc status` shows what DVC sees; --traceback shows the whole error.")
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    return chain
+
+
+# --- a repository --------------------------------------------------------------------------------------------------
+
+
+def is_repository(root: Path) -> bool:
+    """Whether `root` or a folder above it, inside the same git repository, is already DVC's."""
+    for folder in (root, *root.parents):
+        if (folder / ".dvc").is_dir():
+            return True
+        if (folder / ".git").exists():
+            return False
+    return False
+
+
+def init(root: Path) -> list[str]:
+    """Make `root` a DVC repository with a local remote; what is already there is kept.
+
+    Returns:
+        One sentence for each thing that was made.
+
+    Raises:
+        UsageError: `root` is not inside a git repository.
+    """
+    _quiet()
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    made: list[str] = []
+    if not is_repository(root):
+        try:
+            Repo.init(str(root), subdir=not (root / ".git").exists()).close()
+        except DvcException as error:
+            raise translated(error) from error
+        with _opened(root) as repo, repo.config.edit("repo") as settings:
+            settings["core"].update({"analytics": False, "check_update": False, "autostage": True})
+        made.append("a DVC repository (.dvc/)")
+    with _opened(root) as repo:
+        if not repo.config["remote"]:
+            with repo.config.edit("repo", validate=False) as settings:
+                settings["remote"]["local"] = {"url": str(REMOTE)}
+                settings["core"]["remote"] = "local"
+            made.append(f"a DVC remote on this disk ({REMOTE})")
+    return made
+
+
+def add(root: Path, path: Path) -> DatasetRef:
+    """Record the content of `path` as a new version in DVC.
+
+    Raises:
+        UsageError: the file is missing, outside the project, or tracked by git.
+    """
+    target = path if path.is_absolute() else root / path
+    if not target.is_file():
+        raise UsageError(f"There is no file {path}", "Give the path of a csv or parquet file.")
+    if not target.resolve().is_relative_to(root.resolve()):
+        raise UsageError(f"{path} is outside the project {root}", "Copy it into data/ first.")
+    with _opened(root) as repo:
+        stages = repo.add([str(target)])
+        md5 = str(stages[0].outs[0].hash_info.value)
+    return DatasetRef(path=_relative(root, target), md5=md5)
+
+
+def status(root: Path) -> list[FileState]:
+    """Every DVC-tracked path that differs from what is recorded, stages and data alike."""
+    with _opened(root) as repo:
+        found: dict[str, str] = {}
+        for entries in repo.status().values():
+            for entry in entries if isinstance(entries, list) else []:
+                if isinstance(entry, dict):
+                    for changes in entry.values():
+                        found.update(changes)
+    return [FileState(path, state) for path, state in sorted(found.items())]
+
+
+def push(root: Path) -> int:
+    """Copy data, outputs and the run-cache to the remote; returns how many objects were new there."""
+    return _transfer(root, "push")
+
+
+def pull(root: Path) -> int:
+    """Fetch what this checkout records and put it in place; returns how many objects were new here."""
+    return _transfer(root, "pull")
+
+
+def _transfer(root: Path, verb: Literal["push", "pull"]) -> int:
+    from dvc.stage.cache import RunCacheNotSupported
+
+    with _opened(root) as repo:
+        move = getattr(repo, verb)
+        try:
+            result = move(run_cache=True)
+        except RunCacheNotSupported:  # an http remote holds objects only
+            result = move()
+    if isinstance(result, Mapping):
+        return int(result.get("fetched", 0))
+    return int(result or 0)
+
+
+# --- content -------------------------------------------------------------------------------------------------------
+
+
+def file_md5(path: Path) -> str:
+    """The md5 of a file's bytes, as DVC 3 records it."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as source:
+        while block := source.read(CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_matches(path: Path, md5: str) -> bool:
+    """Whether the bytes of `path` have this md5, by our own reading of them."""
+    return file_md5(path) == md5
+
+
+def recorded_md5(root: Path, path: str) -> str | None:
+    """The md5 that `PATH.dvc`, or the `dvc.lock` of the stage that makes it, records; None if neither does."""
+    pointer = root / f"{path}.dvc"
+    if pointer.is_file():
+        return _md5_in_pointer(pointer.read_text(encoding="utf-8"), path)
+    lock = root / "dvc.lock"
+    if lock.is_file() and (found := _md5_in_lock(lock.read_text(encoding="utf-8"), path)):
+        return found
+    return _md5_in_directory(root, path)
+
+
+def md5_at(root: Path, path: str, revision: str) -> str | None:
+    """The md5 of `path` at a git revision, from the text DVC committed there; None if not tracked then."""
+    pointer = _git_show(root, revision, f"{path}.dvc")
+    if pointer is not None:
+        return _md5_in_pointer(pointer, path)
+    lock = _git_show(root, revision, "dvc.lock")
+    return _md5_in_lock(lock, path) if lock is not None else None
+
+
+def read_at(root: Path, path: str, revision: str) -> bytes:
+    """The bytes of `path` at a git revision, from the cache or the remote, checked against their md5.
+
+    Raises:
+        UsageError: it was not tracked then.
+        Permanent: the object is corrupted.
+    """
+    md5 = md5_at(root, path, revision)
+    if md5 is None:
+        raise UsageError(f"{path} is not tracked by DVC at {revision}", "`git log -- '*.dvc'` shows where it is.")
+    from dvc.api import read
+
+    try:
+        content = read(_in_git(root, path), repo=str(_git_root(root)), rev=revision, mode="rb")
+    except Exception as error:
+        raise TidegateError(
+            f"The data of {path} at {revision} is neither in the DVC cache nor in the remote", "`tidegate data pull`."
+        ) from error
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise _corrupted(root, path, md5)
+    return bytes(content)
+
+
+@dataclass(frozen=True, slots=True)
+class DataChange:
+    """One data file at two revisions; None where it was not tracked."""
+
+    path: str
+    before: str | None
+    after: str | None
+
+    @property
+    def changed(self) -> bool:
+        """Whether the content differs."""
+        return self.before != self.after
+
+
+def diff(root: Path, path: str, before: str, after: str | None = None) -> DataChange:
+    """`path` at two git revisions; `after` None is the working tree as recorded now."""
+    now = recorded_md5(root, path) if after is None else md5_at(root, path, after)
+    return DataChange(path, md5_at(root, path, before), now)
+
+
+def verify(root: Path, path: str) -> DatasetRef:
+    """Hash `path` and compare with what DVC recorded.
+
+    Raises:
+        UsageError: the file is missing, or DVC does not track it.
+        Permanent: the bytes are not the recorded ones although DVC believes so.
+    """
+    file = root / path
+    if not file.is_file():
+        raise UsageError(f"The data file {path} is missing", "`tidegate data pull` fetches it from the DVC remote.")
+    md5 = recorded_md5(root, path)
+    if md5 is None:
+        raise UsageError(f"{path} is not tracked by DVC", f"`tidegate data add {path}` records it.")
+    if not hash_matches(file, md5):
+        raise _corrupted(root, path, md5)
+    return DatasetRef(path=path, md5=md5)
+
+
+def verify_data(project: Project) -> DatasetRef:
+    """`verify` for the project's training data."""
+    return verify(project.root, project.config.data.path)
+
+
+def _corrupted(root: Path, path: str, md5: str) -> Permanent:
+    home = Path(os.path.relpath(_cache_dir(root), root))
+    stored = home / "files" / "md5" / md5[:2] / md5[2:]
+    return Permanent(
+        f"{path} does not have the content that DVC recorded (md5 {md5})",
+        f"A corrupted DVC object is the likely reason. Delete {stored} and {path}, then `tidegate data pull` "
+        f"(if the remote's copy is damaged too, restore {path} from its source). "
+        f"If you changed the file on purpose: `tidegate data add {path}`.",
+    )
+
+
+def _cache_dir(root: Path) -> Path:
+    for folder in (root, *root.parents):
+        if (folder / ".dvc").is_dir():
+            return folder / ".dvc" / "cache"
+    return root / ".dvc" / "cache"
+
+
+def _md5_in_pointer(text: str, path: str) -> str | None:
+    outs = (yaml.safe_load(text) or {}).get("outs") or []
+    for out in outs:
+        if out.get("path") == Path(path).name:
+            return str(out.get("md5") or "") or None
+    return None
+
+
+def _md5_in_lock(text: str, path: str) -> str | None:
+    for stage in ((yaml.safe_load(text) or {}).get("stages") or {}).values():
+        for out in stage.get("outs") or []:
+            if out.get("path") == path:
+                return str(out.get("md5") or "") or None
+    return None
+
+
+def _md5_in_directory(root: Path, path: str) -> str | None:
+    """The md5 of a file inside a directory that DVC tracks as a whole."""
+    if not any((root / f"{parent}.dvc").is_file() for parent in Path(path).parents if str(parent) != "."):
+        return None
+    with _opened(root) as repo:
+        inside = Path(os.path.relpath(root / path, repo.root_dir)).as_posix()
+        try:
+            info = repo.dvcfs.info(f"/{inside}", dvc_only=True)
+        except FileNotFoundError:
+            return None
+    return str((info.get("dvc_info") or {}).get("md5") or "") or None
+
+
+def _git_show(root: Path, revision: str, path: str) -> str | None:
+    command = ["git", "-C", str(root), "show", f"{revision}:./{path}"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    if shown.returncode == 0:
+        return shown.stdout
+    if subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"],
+        capture_output=True,
+        check=False,
+    ).returncode:
+        raise UsageError(f"git knows no revision {revision}", "`git log --oneline` lists them.")
+    return None
+
+
+def _git_root(root: Path) -> Path:
+    command = ["git", "-C", str(root), "rev-parse", "--show-toplevel"]
+    return Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+
+
+def _in_git(root: Path, path: str) -> str:
+    return Path(os.path.relpath((root / path).resolve(), _git_root(root).resolve())).as_posix()
+
+
+def _relative(root: Path, path: Path) -> str:
+    return Path(os.path.relpath(path.resolve(), root.resolve())).as_posix()
+
+
+# --- stages --------------------------------------------------------------------------------------------------------
+
+
+def run_stages(
+    root: Path,
+    functions: Mapping[str, Callable[[], None]],
+    progress: Progress,
+    environ: Mapping[str, str] | None = None,
+) -> list[StageOutcome]:
+    """Bring the named stages, and all they depend on, up to date, in this process.
+
+    A stage belongs to a function when its command is `tidegate step NAME`, or else when it is called NAME. Other
+    stages on the way (a user's own) run their command as `dvc repro` would, with their output on stderr.
+
+    Args:
+        root: the project; stages of other projects in the same DVC repository are left alone.
+        functions: step name -> the work. It writes the stage's outputs; whatever it raises leaves unchanged.
+        progress: told which stage runs.
+        environ: added to the environment of stages that run a command.
+
+    Raises:
+        ConfigError: dvc.yaml is wrong, or has no stage for a name.
+        Conflict: another process holds the repository's lock.
+    """
+    outcomes: list[StageOutcome] = []
+    with _opened(root) as repo:
+        from dvc.repo import lock_repo
+
+        with lock_repo(repo), repo.scm_context():
+            bound = _bind(repo, root, functions)
+            for stage in _in_order(repo, list(bound)):
+                outcome = _bring_up_to_date(stage, bound.get(stage), progress, environ or {})
+                if outcome is not None:
+                    outcomes.append(outcome)
+    return outcomes
+
+
+def _bind(repo: Any, root: Path, functions: Mapping[str, Callable[[], None]]) -> dict[Any, Callable[[], None]]:
+    """Which function is which stage's."""
+    here = root.resolve()
+    mine = [stage for stage in repo.index.stages if stage.cmd and Path(stage.wdir).resolve().is_relative_to(here)]
+    by_command = {match[1]: stage for stage in mine if (match := STEP.search(_one_command(stage)))}
+    by_name = {stage.name: stage for stage in mine if getattr(stage, "name", None)}
+    bound = {}
+    for name, function in functions.items():
+        stage = by_command.get(name) or by_name.get(name)
+        if stage is None:
+            raise ConfigError(
+                f"dvc.yaml has no stage whose command is `tidegate step {name}`",
+                "`tidegate init` writes the missing ones; it keeps the stages that are there.",
+            )
+        bound[stage] = function
+    return bound
+
+
+def _one_command(stage: Any) -> str:
+    return stage.cmd if isinstance(stage.cmd, str) else str(stage.cmd[-1])
+
+
+def _in_order(repo: Any, stages: Sequence[Any]) -> list[Any]:
+    from dvc.repo.reproduce import get_active_graph, plan_repro
+
+    return list(plan_repro(get_active_graph(repo.index.graph), list(stages)))
+
+
+def _bring_up_to_date(
+    stage: Any, function: Callable[[], None] | None, progress: Progress, environ: Mapping[str, str]
+) -> StageOutcome | None:
+    """One stage as `dvc repro` treats it; None for a data file that is as recorded."""
+    started = time.monotonic()
+    name = getattr(stage, "name", None) or _shown(stage.outs[0])
+    if not stage.changed():
+        return None if not stage.cmd else StageOutcome(name, changed=False, how="unchanged", seconds=0.0)
+    how: How = "ran"
+    if not stage.cmd:
+        _record_source(stage, progress)
+    elif stage.frozen:
+        stage.run()
+        how = "unchanged"
+    else:
+        how = _produce(stage, function or (lambda: _run_command(stage, environ)), progress)
+        stage.save()
+        stage.commit()
+    stage.dump(update_pipeline=False)
+    return StageOutcome(name, changed=how != "unchanged", how=how, seconds=time.monotonic() - started)
+
+
+def _record_source(stage: Any, progress: Progress) -> None:
+    """A data file was changed in place: it becomes a new version, as under `dvc repro`, but not silently."""
+    if missing := [_shown(out) for out in stage.outs if not out.exists]:
+        raise UsageError(
+            f"The data file {missing[0]} is missing", "`tidegate data pull` fetches it from the DVC remote."
+        )
+    before = [out.hash_info.value for out in stage.outs]
+    stage.run()
+    for out, old in zip(stage.outs, before, strict=True):
+        if out.hash_info.value != old:
+            progress.note(f"{_shown(out)} changed since it was recorded: md5 {old} -> {out.hash_info.value}")
+
+
+def _shown(out: Any) -> str:
+    return Path(os.path.relpath(out.fs_path)).as_posix()
+
+
+def _produce(stage: Any, work: Callable[[], None], progress: Progress) -> How:
+    """Make the outputs: from the run-cache if these inputs were seen before, else by working.
+
+    Outputs are removed first, so that what a killed process left half-written is never taken for a result. The
+    repository's lock is open during the work (the script may use DVC itself); the stage's own files stay locked.
+    """
+    from dvc.stage.cache import RunCacheNotFoundError
+    from dvc.stage.decorators import rwlocked, unlocked_repo
+
+    @rwlocked(read=["deps"], write=["outs"])  # type: ignore[untyped-decorator]  # DVC ships no types
+    def produce(locked: Any) -> How:
+        locked.remove_outs(ignore_remove=False, force=False)
+        try:
+            locked.repo.stage_cache.restore(locked)
+        except RunCacheNotFoundError:
+            locked.save_deps()
+            with progress.task(f"stage {locked.name}"):
+                unlocked_repo(lambda _: work())(locked)
+            return "ran"
+        else:
+            return "restored"
+
+    made: How = produce(stage)
+    return made
+
+
+def _run_command(stage: Any, environ: Mapping[str, str]) -> None:
+    """A user's own stage, in the shell and environment that DVC would give it; its output goes to stderr."""
+    from dvc.stage.run import get_executable, prepare_kwargs
+
+    settings = prepare_kwargs(stage, run_env=dict(environ))
+    for command in stage.cmd if isinstance(stage.cmd, list) else stage.cmd.splitlines():
+        code = subprocess.run(
+            [get_executable(), "-c", command], cwd=settings["cwd"], env=settings["env"], stdout=2, check=False
+        ).returncode
+        if code:
+            raise TidegateError(
+                f"Stage {stage.name}: `{command}` ended with exit code {code}",
+                "Its own output is above; nothing after it was run.",
+            )
