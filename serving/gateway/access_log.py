@@ -1,0 +1,214 @@
+"""What the gateway did, read from its access log exactly once, whatever happens to the file.
+
+The log is JSON lines, rotated as `access.jsonl` -> `access.jsonl.00000001`, ... A position is (sequence number of the
+file, byte offset), so it survives rotation and restarts. A line without its newline is not read yet; a line that is
+not JSON (Envoy was killed in the middle of a write) is counted and skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from tidegate.core.assignment import Arm
+from tidegate.serving.gateway.state import RouteKind, parse_cluster, parse_route
+
+# Bounds the memory of one read: about 15,000 records.
+_CHUNK: Final = 8 * 1024 * 1024
+# Envoy's flags for an attempt that reached for the upstream and failed there (response_flags in its manual):
+# no healthy host, connection failure, connection termination, timeout, remote or local reset, overflow, no cluster,
+# protocol error.
+_FAILED_FLAGS: Final = frozenset({"UH", "UF", "UC", "UT", "UR", "LR", "UO", "NC", "UPE"})
+_LEFT_FLAGS: Final = frozenset({"DC", "DPE"})
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRecord:
+    """One finished request.
+
+    `at` is epoch seconds at its arrival (microseconds kept); `seconds` arrival to last byte sent, `upstream_seconds`
+    first byte to the service until the last byte from it (None when it did not finish). `arm`, `release`, `rollout`
+    and `weight` are those of the moment it was routed. `status` 0: the client left before an answer.
+    """
+
+    at: float
+    request: str
+    unit: str | None
+    arm: Arm | None
+    release: str | None
+    kind: RouteKind | None
+    rollout: str | None
+    weight: int | None
+    status: int
+    flags: tuple[str, ...]
+    details: str
+    upstream: str | None
+    seconds: float | None
+    upstream_seconds: float | None
+    prediction: str | None
+    version: str | None
+    method: str
+    path: str
+
+    @property
+    def left(self) -> bool:
+        """Whether the client went away before it had the whole answer."""
+        return not _LEFT_FLAGS.isdisjoint(self.flags)
+
+    @property
+    def attempted(self) -> bool:
+        """Whether an arm was asked, as opposed to the gateway answering 401, 413, 429 by itself."""
+        return self.details == "via_upstream" or not _FAILED_FLAGS.isdisjoint(self.flags)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the arm failed: a 5xx, no answer in time, or half an answer."""
+        return self.attempted and (self.status >= 500 or not _FAILED_FLAGS.isdisjoint(self.flags))  # noqa: PLR2004 - HTTP
+
+    @property
+    def counts(self) -> bool:
+        """Whether the judge may count it: an unforced prediction request of a known unit that an arm was asked for."""
+        return self.kind == "split" and self.unit is not None and self.arm is not None and self.attempted
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LogPosition:
+    """Everything before `offset` bytes of file number `sequence` has been read."""
+
+    sequence: int = 1
+    offset: int = 0
+
+
+class AccessLogReader:
+    """Reads what is new since `position`; save `position` together with what was made of the records.
+
+    Args:
+        path: the live log; rotated files lie beside it.
+        position: where an earlier reader stopped.
+    """
+
+    def __init__(self, path: Path, position: LogPosition | None = None) -> None:
+        self._path = path
+        self.position = position or LogPosition()
+        self.torn = 0
+
+    def read(self) -> list[AccessRecord]:
+        """Return the complete records that are new, oldest first; at most about 8 MB of log a call."""
+        records: list[AccessRecord] = []
+        budget = _CHUNK
+        while budget > 0:
+            chunk, complete = self._chunk(budget)
+            lines, _, rest = chunk.rpartition(b"\n")
+            records.extend(self._parse(lines))
+            taken = len(chunk) - len(rest)
+            if not complete:
+                self.position = LogPosition(self.position.sequence, self.position.offset + taken)
+                break
+            # Nobody writes to this file any more: what has no newline in it never gets one.
+            self.torn += bool(rest)
+            self.position = LogPosition(self.position.sequence + 1, 0)
+            budget -= taken
+        return records
+
+    def _chunk(self, budget: int) -> tuple[bytes, bool]:
+        """Return new bytes, and whether they are the last ones of a file that nobody writes to any more."""
+        file, rotated = self._open()
+        if file is None:
+            return b"", rotated
+        with file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(self.position.offset)
+            chunk = file.read(budget)
+        return chunk, rotated and self.position.offset + len(chunk) >= size
+
+    def _open(self) -> tuple[IO[bytes] | None, bool]:
+        """Open file number `sequence`; True: it has been rotated and Envoy writes to its successor already."""
+        rotated = rotated_path(self._path, self.position.sequence)
+        if not rotated.exists():
+            live = _open_if_there(self._path)
+            newest = max(rotated_sequences(self._path), default=0)
+            if newest < self.position.sequence:
+                return live, False
+            # Rotated between the two looks, so `live` may be either file; or deleted before it was read.
+            if live is not None:
+                live.close()
+        # Until the successor exists Envoy may still flush into this one.
+        successor = rotated_path(self._path, self.position.sequence + 1).exists() or self._path.exists()
+        return _open_if_there(rotated), successor
+
+    def _parse(self, lines: bytes) -> Iterator[AccessRecord]:
+        for line in lines.split(b"\n"):
+            if not line.strip():
+                continue
+            try:
+                yield parse_record(line)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                self.torn += 1
+
+
+def parse_record(line: bytes) -> AccessRecord:
+    """Read one line.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: the line is torn or not ours.
+    """
+    fields = json.loads(line)
+    arm, release = parse_cluster(fields["cluster"] or "") or (None, None)
+    kind, rollout, weight = parse_route(fields["route"] or "") or (None, None, None)
+    flags = fields["flags"]
+    return AccessRecord(
+        at=int(fields["at"]) / 1e6,
+        request=fields["request"] or "",
+        unit=fields["unit"] or None,
+        arm=arm,
+        release=release,
+        kind=kind,
+        rollout=rollout,
+        weight=weight,
+        status=int(fields["status"] or 0),
+        flags=() if flags in {None, "-"} else tuple(flags.split(",")),
+        details=fields["details"] or "",
+        upstream=fields["upstream"],
+        seconds=_from_micro(fields["total_us"]),
+        upstream_seconds=_from_micro(fields["upstream_us"]),
+        prediction=fields["prediction"],
+        version=fields["version"],
+        method=fields["method"] or "",
+        path=fields["path"] or "",
+    )
+
+
+def rotated_path(path: Path, sequence: int) -> Path:
+    """Return where file number `sequence` lies once it is rotated."""
+    return path.with_name(f"{path.name}.{sequence:08d}")
+
+
+def rotated_sequences(path: Path) -> list[int]:
+    """Return the numbers of the rotated files that still exist, oldest first."""
+    suffixes = (other.name[len(path.name) + 1 :] for other in path.parent.glob(f"{path.name}.*"))
+    return sorted(int(suffix) for suffix in suffixes if suffix.isdigit())
+
+
+def end_torn_line(path: Path) -> None:
+    """Give a line that a killed Envoy left without its newline one, so that the next record is not glued to it."""
+    try:
+        with path.open("r+b") as file:
+            if file.seek(0, 2) and file.seek(-1, 2) >= 0 and file.read(1) != b"\n":
+                file.write(b"\n")
+    except FileNotFoundError:
+        return
+
+
+def _open_if_there(path: Path) -> IO[bytes] | None:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        return None
+
+
+def _from_micro(value: float | str | None) -> float | None:
+    return None if value in {None, "-", ""} else float(value) / 1e6  # type: ignore[arg-type] # None is handled
