@@ -1,0 +1,182 @@
+"""Which rows train and which are held out: by random, by time, by group; disjoint, repeatable, without a leak.
+
+The split is a pure function of the rows and the configuration, so `train` and `evaluate`, a champion and its
+challenger, a laptop and a pod hold out the same rows of the same data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from tidegate.core.errors import ConfigError, TidegateError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+
+    from tidegate.core.config import Data
+
+    Rows = npt.NDArray[np.int64]
+    Mask = npt.NDArray[np.bool_]
+
+SEED: Final = 20_250_301  # any fixed number; changing it changes every holdout, so it never changes
+
+
+@dataclass(frozen=True)
+class Split:
+    """Positions of rows (0-based, `iloc`), ascending on each side; a gap belongs to neither."""
+
+    train: Rows
+    holdout: Rows
+
+
+def split(frame: pd.DataFrame, data: Data, task: str) -> Split:
+    """Divide the rows of `frame` as `data.split` says.
+
+    `by: random` keeps the shares of the classes of a classification. `by: time` holds out the newest rows and never
+    parts rows of the same time; without a column the file's order is the time. `by: group` never parts a group.
+
+    Raises:
+        ConfigError: the split needs a column that is missing or of the wrong kind, or a gap where there is no time.
+        TidegateError: one side would be empty, or the holdout of a classification would have one class only.
+    """
+    how = data.split
+    if how.by != "time" and how.gap is not None:
+        raise ConfigError(f"data.split.gap needs `by: time`, and it is `by: {how.by}`", "Remove the gap.")
+    if how.by == "time":
+        train, held = _by_time(frame, how.column, how.holdout, how.gap)
+    elif how.by == "group":
+        train, held = _by_group(frame, how.column, _share(how.holdout, how.by))
+    else:
+        labels = frame[data.target] if task == "classification" else None
+        train, held = _by_random(len(frame), labels, _share(how.holdout, how.by))
+    return _checked(train, held, frame[data.target] if task == "classification" else None)
+
+
+def _checked(train: Mask, held: Mask, labels: pd.Series[Any] | None) -> Split:
+    import numpy as np
+
+    for side, rows in (("training rows", train), ("holdout", held)):
+        if not rows.any():
+            raise TidegateError(
+                f"data.split leaves no {side} of {len(rows):,} rows", "Change data.split.holdout or data.split.gap."
+            )
+        if labels is not None and labels[rows].nunique() < 2:  # noqa: PLR2004 - nothing to tell apart
+            raise TidegateError(
+                f"The {side} would have one class only ({labels[rows].iloc[0]!r})",
+                "Hold out more rows (data.split.holdout), or use `by: random`, which keeps the shares of the classes.",
+            )
+    return Split(np.flatnonzero(train).astype(np.int64), np.flatnonzero(held).astype(np.int64))
+
+
+def _share(holdout: float, by: str) -> float:
+    if not 0 < holdout < 1:
+        raise ConfigError(f"data.split.holdout is a duration, and `by: {by}` has no time", "Write a share such as 0.2.")
+    return holdout
+
+
+def _by_random(count: int, labels: pd.Series[Any] | None, share: float) -> tuple[Mask, Mask]:
+    import numpy as np
+    import pandas as pd
+
+    generator = np.random.default_rng(SEED)
+    order = generator.permutation(count)
+    codes = pd.factorize(labels, sort=True)[0] if labels is not None else np.zeros(count, dtype=np.int64)
+    held = np.zeros(count, dtype=np.bool_)
+    for code in np.unique(codes):
+        rows = order[codes[order] == code]
+        # A class of two or more rows is on both sides; a class of one row is learnt from.
+        wanted = min(max(round(len(rows) * share), 1), len(rows) - 1)
+        held[rows[:wanted]] = True
+    return ~held, held
+
+
+def _by_group(frame: pd.DataFrame, column: str | None, share: float) -> tuple[Mask, Mask]:
+    import numpy as np
+    import pandas as pd
+
+    groups = _column(frame, column, "group")
+    codes, names = pd.factorize(groups, sort=True)
+    if len(names) < 2:  # noqa: PLR2004 - one group cannot be on two sides
+        raise TidegateError(f"Column {column!r} has one group only", "Use `by: random` or another column.")
+    sizes = np.bincount(codes)
+    order = np.random.default_rng(SEED).permutation(len(names))
+    # The shortest run of shuffled groups that reaches the share, and never all of them.
+    reached = int(np.searchsorted(np.cumsum(sizes[order]), share * len(frame))) + 1
+    held = np.isin(codes, order[: min(reached, len(names) - 1)])
+    return ~held, held
+
+
+def _by_time(frame: pd.DataFrame, column: str | None, holdout: float, gap: float | None) -> tuple[Mask, Mask]:
+    """Held out: every row at or after the cut. Training: every row more than the gap before it."""
+    import numpy as np
+
+    if column is None:
+        return _by_order(len(frame), _share(holdout, "time, in file order,"), gap)
+    times = _clock(frame, column)
+    is_clock = frame[column].dtype.kind == "M"
+    if holdout < 1:
+        cut = np.sort(times)[len(times) - max(round(len(times) * holdout), 1)]
+        held = times >= cut
+    else:
+        _need_clock(column, "data.split.holdout", is_clock=is_clock)
+        cut = times.max() - holdout
+        held = times > cut
+    if gap is not None and gap >= 1:
+        _need_clock(column, "data.split.gap", is_clock=is_clock)
+        return ~held & (times < cut - gap), held
+    if gap:
+        skipped = np.flatnonzero(~held)[np.argsort(times[~held], kind="stable")]
+        kept = np.zeros(len(times), dtype=np.bool_)
+        kept[skipped[: max(len(skipped) - round(len(times) * gap), 0)]] = True
+        return kept, held
+    return ~held, held
+
+
+def _by_order(count: int, share: float, gap: float | None) -> tuple[Mask, Mask]:
+    import numpy as np
+
+    place = np.arange(count)
+    first = count - max(round(count * share), 1)
+    rows = 0 if gap is None else round(gap if gap >= 1 else gap * count)
+    return place < first - rows, place >= first
+
+
+def _clock(frame: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
+    """The column as seconds (datetime) or as it is (numbers)."""
+    import numpy as np
+
+    values = _column(frame, column, "time")
+    if values.dtype.kind == "M":
+        return values.to_numpy().astype("datetime64[ms]").astype(np.int64) / 1000.0
+    if values.dtype.kind in "if":
+        return values.to_numpy(dtype=np.float64)
+    raise ConfigError(
+        f"data.split.column {column!r} is neither a time nor a number",
+        "Times are read as YYYY-MM-DD or YYYY-MM-DD HH:MM:SS; or leave the column out if the file is in time order.",
+    )
+
+
+def _need_clock(column: str, key: str, *, is_clock: bool) -> None:
+    if not is_clock:
+        raise ConfigError(f"{key} is a duration, but column {column!r} holds numbers", f"Write {key} as a share.")
+
+
+def _column(frame: pd.DataFrame, column: str | None, by: str) -> pd.Series[Any]:
+    from tidegate.pipelines.dataset import did_you_mean
+
+    if column is None:
+        raise ConfigError(f"data.split has `by: {by}` without a column", "Write `column: NAME` next to it.")
+    if column not in frame.columns:
+        raise ConfigError(
+            f"data.split.column names {column!r}, which is not in the data",
+            did_you_mean(column, [str(name) for name in frame.columns]),
+        )
+    if missing := int(frame[column].isna().sum()):
+        raise TidegateError(
+            f"data.split.column {column!r} has no value in {missing:,} rows",
+            f"A split by {by} must know the side of every row: fill them or remove the rows.",
+        )
+    return frame[column]
