@@ -57,6 +57,7 @@ from tidegate.core.config_types import (
     wrong,
 )
 from tidegate.core.errors import ConfigError, UsageError
+from tidegate.core.metrics import CLASSIFICATION, REGRESSION
 from tidegate.core.yaml_lines import Entry, NotReadable, Problem, read
 
 __all__ = [
@@ -105,6 +106,7 @@ OVERRIDABLE: Final = (
     "data", "contract", "train", "gate", "serve", "image", "rollout", "monitor", "retrain", "notify", "store", "mlflow",
     "advanced",
 )  # fmt: skip
+_OTHER_TASK: Final = {"classification": REGRESSION, "regression": CLASSIFICATION}
 _WAYS_TO_TRAIN: Final = frozenset({"entrypoint", "command", "stage"})
 # A config is some kilobytes; something larger is the wrong file.
 _MAX_BYTES: Final = 1_000_000
@@ -145,6 +147,10 @@ class Config(Section):
     def _fits_together(self) -> Self:
         if self.serve.threshold is not None and self.task != "classification":
             raise wrong("only a classifier has serve.threshold", "task")
+        metrics = [("gate", self.gate.metric), *(("gate", check.metric) for check in self.gate.checks)]
+        for section, metric in metrics:
+            if self.task != "custom" and metric in _OTHER_TASK[self.task]:
+                raise wrong(f"{metric} is no metric of a {self.task}", section)
         if self.rollout.unit.per == "request":
             raise wrong("the gateway assigns users; `request` is for `rollout replay`", "rollout")
         if LOCAL in self.environments and self.environments[LOCAL].kind != "local":

@@ -43,7 +43,7 @@ class Unit(Section):
     """What is assigned to an arm and judged once: a user."""
 
     header: Token = Field(default="x-user-id", description="Header that names the user.")
-    cookie: Token = Field(default="tg_uid", description="Cookie that names users who send no header; the gateway sets it.")
+    cookie: Token = Field(default="tg_uid", description="Cookie for users without the header; the gateway sets it.")
     window: PositiveSeconds = Field(
         default=600.0, description="A user's outcome is what happens this long after the first exposure."
     )
@@ -96,9 +96,7 @@ class Line(Section):
 class Guardrail(Section):
     """A metric that must not get worse than its tolerance."""
 
-    metric: OnlineMetric = Field(
-       default= description="error_rate, latency, invalid_output, accuracy, loss, conversion, revenue, or module:function."
-    )
+    metric: OnlineMetric = Field(description="error_rate, latency, accuracy, conversion, ..., or module:function.")
     harm: Line = Field(description="Evidence for worse than this rolls back.")
     safe: Line = Field(description="Evidence for better than this passes; outside harm.")
 
@@ -165,8 +163,8 @@ class Rollout(Section):
     )
     alpha: float = Field(default=0.05, gt=0, lt=0.5, description="Chance to roll back a harmless canary.")
     beta: float = Field(default=0.05, gt=0, lt=0.5, description="Chance to promote a harmful canary.")
-    keep_previous: Seconds = Field(default=3600.0, description="How long the old revision stays warm after a promotion.")
-    shadow: bool = Field(default=False, description="Send the canary a copy of the traffic first and compare predictions.")
+    keep_previous: Seconds = Field(default=3600.0, description="How long the old revision stays warm afterwards.")
+    shadow: bool = Field(default=False, description="Compare the canary's predictions on copied traffic first.")
 
     @field_validator("guardrails")
     @classmethod
@@ -186,7 +184,7 @@ class Drift(Section):
     numerical: Literal["wasserstein", "jensenshannon", "psi"] = Field(
         default="wasserstein", description="Distance for numbers."
     )
-    categorical: Literal["jensenshannon", "psi"] = Field(default="jensenshannon", description="Distance for categories.")
+    categorical: Literal["jensenshannon", "psi"] = Field(default="jensenshannon", description="For categories.")
     threshold: float = Field(default=0.1, gt=0, description="Effect size above the noise floor that counts as drift.")
     drifted_share: float = Field(default=0.3, gt=0, le=1, description="Share of the columns that must drift.")
     windows: int = Field(default=3, ge=1, description="Windows in a row that must drift.")
@@ -234,7 +232,7 @@ class Retrain(Section):
         default="refresh", description="Data from data.command, or captured rows with matured labels."
     )
     release: Literal["ask", "auto"] = Field(default="ask", description="Whether a person approves the rollout.")
-    git: Literal["none", "branch"] = Field(default="none", description="branch: push tidegate/retrain-<id>, never main.")
+    git: Literal["none", "branch"] = Field(default="none", description="branch: push tidegate/retrain-ID, not main.")
     cooldown: Seconds = Field(default=6 * 3600.0, description="Quiet time after a retrain.")
     budget: Budget = Field(default=Budget(), description="At most so many retrains.")
 

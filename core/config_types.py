@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from tidegate.core.metrics import DIRECTIONS
 from tidegate.core.units import DURATION_PATTERN, SIZE_PATTERN, format_duration, format_size, parse_duration, parse_size
 
 T = TypeVar("T")
@@ -187,16 +188,23 @@ def _mlflow(value: str) -> str:
 StoreAddress = Annotated[Text, AfterValidator(_store)]
 MlflowAddress = Annotated[Text, AfterValidator(_mlflow)]
 
+_OWN_METRIC: Final = r"^[\w.]+:[A-Za-z_]\w*$"
 _METRIC: Final = re.compile(r"[A-Za-z_]\w*|[\w.]+:[A-Za-z_]\w*")
 
 
 def _metric(value: str) -> str:
     if not _METRIC.fullmatch(value):
         raise wrong(f"{show(value)} should be the name of a metric, or module:function")
+    if ":" not in value and value not in DIRECTIONS:
+        raise wrong(f'unknown metric "{value}"{did_you_mean(value, tuple(DIRECTIONS))}; own ones are module:function')
     return value
 
 
-MetricName = Annotated[str, AfterValidator(_metric)]
+MetricName = Annotated[
+    str,
+    AfterValidator(_metric),
+    WithJsonSchema({"anyOf": [{"enum": list(DIRECTIONS)}, {"type": "string", "pattern": _OWN_METRIC}]}),
+]
 
 ONLINE_METRICS: Final = ("error_rate", "latency", "invalid_output", "accuracy", "loss", "conversion", "revenue")
 MEAN_METRICS: Final = ("loss", "revenue")

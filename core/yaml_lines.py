@@ -196,7 +196,7 @@ class _Reader:
             return 0.0
         return number
 
-    def _text(self, node: yaml.ScalarNode, path: Path, line: int) -> str:
+    def _text(self, node: yaml.Node, path: Path, line: int) -> str:
         """The text of a scalar; half a character (an escaped lone surrogate) fits into no file and no JSON."""
         text = str(node.value)
         if any("\ud800" <= character <= "\udfff" for character in text):
