@@ -110,38 +110,25 @@ def _by_group(frame: pd.DataFrame, column: str | None, share: float) -> tuple[Ma
 
 
 def _by_time(frame: pd.DataFrame, column: str | None, holdout: float, gap: float | None) -> tuple[Mask, Mask]:
-    """Held out: every row at or after the cut. Training: every row more than the gap before it."""
+    """Held out: every row at or after the cut. Training: every row more than the gap (seconds) before it."""
     import numpy as np
 
     if column is None:
-        return _by_order(len(frame), _share(holdout, "time, in file order,"), gap)
+        if gap is not None:
+            raise ConfigError("data.split.gap needs a time column", "Write `column: NAME` next to it.")
+        place = np.arange(len(frame))
+        first = len(frame) - max(round(len(frame) * _share(holdout, "time, in file order,")), 1)
+        return place < first, place >= first
     times = _clock(frame, column)
-    is_clock = frame[column].dtype.kind == "M"
     if holdout < 1:
         cut = np.sort(times)[len(times) - max(round(len(times) * holdout), 1)]
-        held = times >= cut
     else:
-        _need_clock(column, "data.split.holdout", is_clock=is_clock)
-        cut = times.max() - holdout
-        held = times > cut
-    if gap is not None and gap >= 1:
-        _need_clock(column, "data.split.gap", is_clock=is_clock)
-        return ~held & (times < cut - gap), held
+        _need_clock(frame, column, "data.split.holdout")
+        cut = times[times > times.max() - holdout].min()
+    held = times >= cut
     if gap:
-        skipped = np.flatnonzero(~held)[np.argsort(times[~held], kind="stable")]
-        kept = np.zeros(len(times), dtype=np.bool_)
-        kept[skipped[: max(len(skipped) - round(len(times) * gap), 0)]] = True
-        return kept, held
-    return ~held, held
-
-
-def _by_order(count: int, share: float, gap: float | None) -> tuple[Mask, Mask]:
-    import numpy as np
-
-    place = np.arange(count)
-    first = count - max(round(count * share), 1)
-    rows = 0 if gap is None else round(gap if gap >= 1 else gap * count)
-    return place < first - rows, place >= first
+        _need_clock(frame, column, "data.split.gap")
+    return times < cut - (gap or 0.0), held
 
 
 def _clock(frame: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
@@ -159,9 +146,9 @@ def _clock(frame: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
     )
 
 
-def _need_clock(column: str, key: str, *, is_clock: bool) -> None:
-    if not is_clock:
-        raise ConfigError(f"{key} is a duration, but column {column!r} holds numbers", f"Write {key} as a share.")
+def _need_clock(frame: pd.DataFrame, column: str, key: str) -> None:
+    if frame[column].dtype.kind != "M":
+        raise ConfigError(f"{key} is a duration, but column {column!r} holds numbers", "Name a column of times.")
 
 
 def _column(frame: pd.DataFrame, column: str | None, by: str) -> pd.Series[Any]:
