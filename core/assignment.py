@@ -17,7 +17,7 @@ def bucket(rollout: str, unit: str) -> int:
     """Return the whole per cent (0..99) at which `unit` sits in `rollout`; the canary has those below its weight."""
     import xxhash
 
-    return xxhash.xxh64_intdigest(f"{rollout}:{unit}") % TOTAL
+    return xxhash.xxh64_intdigest(f"{rollout}:{unit}".encode()) % TOTAL
 
 
 def assigned_arm(rollout: str, unit: str, weight: int) -> Arm:

@@ -211,4 +211,4 @@ def _open_if_there(path: Path) -> IO[bytes] | None:
 
 
 def _from_micro(value: float | str | None) -> float | None:
-    return None if value in {None, "-", ""} else float(value) / 1e6  # type: ignore[arg-type] # None is handled
+    return None if value is None or value in {"-", ""} else float(value) / 1e6

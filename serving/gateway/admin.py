@@ -62,7 +62,9 @@ class Admin:
 
     def active_requests(self, cluster: str) -> int:
         """Return how many requests a cluster is working on."""
-        text = self._ask("GET", f"/stats?filter=^cluster[.]{re.escape(cluster)}[.]upstream_rq_active$")
+        # Envoy writes a colon as an underscore in the names of its stats.
+        name = re.escape(cluster.replace(":", "_"))
+        text = self._ask("GET", f"/stats?filter=^cluster[.]{name}[.]upstream_rq_active$")
         found = re.search(r": (\d+)", text)
         return int(found[1]) if found else 0
 

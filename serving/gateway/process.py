@@ -158,6 +158,9 @@ class Gateway:
             if self.pid == pid:
                 self._signal(pid, signal.SIGKILL)
                 _until(lambda: self.pid is None, _STOP_TIMEOUT, "Envoy does not die")
+        if self._child is not None:
+            self._child.wait(_STOP_TIMEOUT)
+            self._child = None
         for name in ("envoy.pid", "admin.address"):
             (self.folder / name).unlink(missing_ok=True)
 
@@ -215,7 +218,7 @@ class Gateway:
         except Temporary:
             self.stop()
             raise
-        if self._child is None:
+        if self._child_died():
             self.stop()
             raise TidegateError("Envoy stopped while starting.", f"{self._last_words()}\nSee {self.folder}/envoy.log.")
 
@@ -290,7 +293,15 @@ def validate(settings: GatewaySettings) -> None:
         folder = Path(name).resolve()
         gateway = Gateway(folder, settings)
         gateway.write(GatewayState(None))
-        arguments = [find_envoy(), "--mode", "validate", "-l", "error", "-c", folder / "bootstrap.json"]
+        arguments = [
+            str(find_envoy()),
+            "--mode",
+            "validate",
+            "-l",
+            "error",
+            "-c",
+            str(gateway.folder / "bootstrap.json"),
+        ]
         done = subprocess.run(arguments, capture_output=True, text=True, timeout=_START_TIMEOUT, check=False)
     if done.returncode:
         raise TidegateError("Envoy refuses the gateway's configuration.", (done.stderr or done.stdout).strip()[-1000:])
