@@ -1,0 +1,372 @@
+"""From the gateway's log to blocks: sums for each arm over one interval, counting every user once.
+
+A user counts in the block and arm of the FIRST request in this rollout; later ones are ignored, so a few heavy users
+cannot decide, and users who come back after a change of weight are not counted twice. What is left out, is left out
+before its outcome is looked at: forced and mirrored routes, requests without a user, requests that the gateway itself
+answered (rate limit, wrong key, too large) without asking an arm.
+
+Reads and writes nothing: the driver feeds `Exposure`s and keeps `checkpoint()` and the bytes of `Seen`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tidegate.core.errors import UsageError
+from tidegate.rollouts.plan import RolloutPlan, lines_from_dict
+from tidegate.rollouts.stats.latency import SHARES, LatencyLines
+
+Arm = Literal["stable", "canary"]
+ARMS: tuple[Arm, Arm] = ("canary", "stable")
+
+ATTEMPTS = "attempts"
+"""The metric name under which JSON lines carry raw requests (n) and failures (x)."""
+
+SETTLE = 0.25
+"""Seconds around a change of weight whose new users are seen but not counted: Envoy takes it over in 23 to 43 ms, and
+which side of it a user fell on is not in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """One request as the gateway logged it.
+
+    Attributes:
+        at: when it began, seconds since the epoch.
+        unit: the user; empty if the request named none.
+        arm: where the weights sent it.
+        status: HTTP status; 0 if nothing came back.
+        seconds: how long it took.
+        forced: the caller chose the arm, or the request was a mirrored copy.
+        served_by: the arm that really answered, by the upstream's address; empty if none did.
+    """
+
+    at: float
+    unit: str
+    arm: Arm
+    status: int
+    seconds: float
+    forced: bool = False
+    served_by: str = ""
+
+    @property
+    def reached(self) -> bool:
+        """Whether an arm was asked: a 4xx that no upstream sent is the gateway's own."""
+        return bool(self.served_by) or not 400 <= self.status < 500
+
+    @property
+    def failed(self) -> bool:
+        """A 5xx, no answer, or an answer by another arm because this one had none. A 4xx is the caller's own mistake."""
+        return self.status >= 500 or self.status == 0 or (bool(self.served_by) and self.served_by != self.arm)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Units and events of the canary (n1, x1) and the stable arm (n0, x0) in one block."""
+
+    n1: float = 0
+    x1: float = 0
+    n0: float = 0
+    x0: float = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be counted."""
+        for n, x in ((self.n1, self.x1), (self.n0, self.x0)):
+            if not (math.isfinite(n) and math.isfinite(x) and 0 <= x <= n):
+                raise UsageError(
+                    f"A block says that {x} of {n} units had an event.", "Counts are numbers with 0 <= x <= n."
+                )
+
+    def __add__(self, other: Counts) -> Counts:
+        """Counts of the same block from another replica."""
+        return Counts(self.n1 + other.n1, self.x1 + other.x1, self.n0 + other.n0, self.x0 + other.x0)
+
+
+_NONE = Counts()
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Sums of one interval at one weight.
+
+    Attributes:
+        index: which interval of `block_seconds` since the start; elapsed time is counted with it.
+        weight: per cent on the canary; None where it is not known (a replay with one step).
+        metrics: stream -> first-exposure counts.
+        attempts: every request of each arm and the failed ones, for hard stops.
+        misrouted: requests that an upstream of the other arm answered.
+        ready: whether the canary said it was ready at the end of the interval.
+    """
+
+    index: int
+    weight: int | None
+    metrics: Mapping[str, Counts] = field(default_factory=dict)
+    attempts: Counts = _NONE
+    misrouted: int = 0
+    ready: bool = True
+
+    def __add__(self, other: Block) -> Block:
+        """Merge the same interval of another replica; addition is all there is to it."""
+        if (self.index, self.weight) != (other.index, other.weight):
+            raise ValueError("only blocks of one interval and weight can be added")
+        names = [*self.metrics, *(name for name in other.metrics if name not in self.metrics)]
+        return Block(
+            self.index,
+            self.weight,
+            {name: self.metrics.get(name, _NONE) + other.metrics.get(name, _NONE) for name in names},
+            self.attempts + other.attempts,
+            self.misrouted + other.misrouted,
+            self.ready and other.ready,
+        )
+
+
+class Seen:
+    """The users who have been counted, as 64-bit hashes: 8 bytes each once settled, 10 million users in 80 MB.
+
+    Two of ten million users share a hash with probability 3e-6; the second would not be counted.
+    """
+
+    _CHUNK = 1 << 16
+
+    def __init__(self, content: bytes = b"") -> None:
+        self._settled: npt.NDArray[np.uint64] = np.unique(np.frombuffer(content, dtype="<u8"))
+        self._recent: set[int] = set()
+        self._unsaved: list[int] = []
+        self.count = len(content) // 8
+
+    def add(self, value: int) -> bool:
+        """Add a hash; False if it was there."""
+        if value in self._recent:
+            return False
+        place = int(np.searchsorted(self._settled, np.uint64(value))) if self._settled.size else 0
+        if place < self._settled.size and int(self._settled[place]) == value:
+            return False
+        self._recent.add(value)
+        self._unsaved.append(value)
+        self.count += 1
+        if len(self._recent) >= self._CHUNK:
+            self._settled = np.union1d(self._settled, np.fromiter(self._recent, np.uint64, len(self._recent)))
+            self._recent.clear()
+        return True
+
+    def drain(self) -> bytes:
+        """What to append to the file: the hashes added since the last call, 8 bytes little-endian each."""
+        content = np.array(self._unsaved, dtype="<u8").tobytes()
+        self._unsaved = []
+        return content
+
+
+class BlockBuilder:
+    """Sorts exposures into the blocks of one rollout.
+
+    A line belongs to the block of its own time if that block is open, else to the oldest open one: never lost, never
+    counted twice. Close a block a little after its end (the request timeout and the log's flush), so that slow requests are
+    not late.
+
+    Args:
+        plan: names the metrics, the thresholds, the block length and the rollout.
+        start: seconds since the epoch at which block 0 begins.
+        weight: of the first step.
+        seen: users counted before a restart.
+    """
+
+    def __init__(self, plan: RolloutPlan, start: float, weight: int, seen: Seen | None = None) -> None:
+        self.plan, self.start, self.seen = plan, start, Seen() if seen is None else seen
+        self._phases = [_Phase(start, weight, plan.latency)]
+        self._sums: dict[tuple[int, int], _Sums] = {}
+        self._next = 0
+
+    def set_weight(self, weight: int, at: float, latency: LatencyLines | None = None) -> None:
+        """Say that the gateway changed to `weight` at time `at`; later exposures belong to the next step.
+
+        `latency` may bring new thresholds, frozen from the stable arm's requests before `at`: with less load it has
+        become faster, and the old ones would be passed by nobody.
+        """
+        self._phases.append(_Phase(at, weight, latency or self._phases[-1].latency))
+
+    def add(self, exposures: Iterable[Exposure]) -> None:
+        """Count log lines, in any order."""
+        for exposure in exposures:
+            if exposure.forced or not exposure.reached or exposure.at < self.start:
+                continue
+            phase, sums = self._place(exposure.at)
+            sums.attempt(exposure)
+            if self._is_new(exposure):
+                sums.unit(exposure, phase.latency)
+
+    def close(self, until: float, *, ready: bool = True) -> tuple[Block, ...]:
+        """Return every block that ended at or before `until`, oldest first, empty ones too.
+
+        Args:
+            until: seconds since the epoch; now minus the grace for late lines.
+            ready: whether the canary is ready now.
+        """
+        end = int((until - self.start) // self.plan.block_seconds)
+        blocks: list[Block] = []
+        for index in range(self._next, end):
+            weights = sorted({w for i, w in self._sums if i == index} | {self._phase(self._start_of(index)).weight})
+            blocks += [self._sums.pop((index, w), _Sums()).block(index, w, self.plan, ready=ready) for w in weights]
+        self._next = max(self._next, end)
+        return tuple(blocks)
+
+    def checkpoint(self) -> dict[str, Any]:
+        """JSON with which `restore` goes on. Append `seen.drain()` to the file first, then store this with the log offset."""
+        return {
+            "start": self.start,
+            "next": self._next,
+            "seen": self.seen.count,
+            "phases": [asdict(phase) for phase in self._phases],
+            "sums": [[index, weight, sums.state()] for (index, weight), sums in self._sums.items()],
+        }
+
+    @classmethod
+    def restore(cls, plan: RolloutPlan, checkpoint: Mapping[str, Any], seen: bytes) -> BlockBuilder:
+        """Go on from a checkpoint; hashes in `seen` that were appended after it are dropped, their lines come again."""
+        size = int(checkpoint["seen"]) * 8
+        if len(seen) < size:
+            raise UsageError(
+                f"The list of users seen holds {len(seen) // 8} of {checkpoint['seen']} entries.",
+                "The file was truncated; abort this rollout and start it again.",
+            )
+        phases = [
+            _Phase(p["at"], p["weight"], lines_from_dict(p["latency"]) if p["latency"] else None)
+            for p in checkpoint["phases"]
+        ]
+        builder = cls(plan, checkpoint["start"], phases[0].weight, Seen(seen[:size]))
+        builder._phases, builder._next = phases, checkpoint["next"]
+        builder._sums = {(index, weight): _Sums.from_state(state) for index, weight, state in checkpoint["sums"]}
+        return builder
+
+    def _start_of(self, index: int) -> float:
+        return self.start + index * self.plan.block_seconds
+
+    def _phase(self, at: float) -> _Phase:
+        return next((phase for phase in reversed(self._phases) if at >= phase.at), self._phases[0])
+
+    def _place(self, at: float) -> tuple[_Phase, _Sums]:
+        """The step that chose the arm, and the sums of the block that the line counts in."""
+        index = int((at - self.start) // self.plan.block_seconds)
+        counted = at if index >= self._next else self._start_of(self._next)
+        key = (max(index, self._next), self._phase(counted).weight)
+        return self._phase(at), self._sums.setdefault(key, _Sums())
+
+    def _is_new(self, exposure: Exposure) -> bool:
+        if self.plan.unit == "user":
+            import xxhash
+
+            if not exposure.unit or not self.seen.add(xxhash.xxh64_intdigest(f"{self.plan.rollout}:{exposure.unit}")):
+                return False
+        return all(abs(exposure.at - phase.at) > SETTLE for phase in self._phases[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class _Phase:
+    """What holds from `at` on."""
+
+    at: float
+    weight: int
+    latency: LatencyLines | None
+
+
+class _Sums:
+    """The growing content of one block: rows canary, stable; columns units, then events of each stream, then attempts."""
+
+    def __init__(self) -> None:
+        self.units = [0, 0]
+        self.events = {name: [0, 0] for name in ("error_rate", *SHARES)}
+        self.attempts = [0, 0]
+        self.failures = [0, 0]
+        self.misrouted = 0
+
+    def attempt(self, exposure: Exposure) -> None:
+        row = ARMS.index(exposure.arm)
+        self.attempts[row] += 1
+        self.failures[row] += exposure.failed
+        self.misrouted += bool(exposure.served_by) and exposure.served_by != exposure.arm
+
+    def unit(self, exposure: Exposure, latency: LatencyLines | None) -> None:
+        row = ARMS.index(exposure.arm)
+        self.units[row] += 1
+        self.events["error_rate"][row] += exposure.failed
+        if latency is not None:
+            thresholds = latency.canary if exposure.arm == "canary" else latency.stable
+            for name, threshold in zip(SHARES, thresholds, strict=True):
+                self.events[name][row] += exposure.seconds > threshold
+
+    def block(self, index: int, weight: int, plan: RolloutPlan, *, ready: bool) -> Block:
+        (n1, n0), events = self.units, self.events
+        metrics = {s.metric: Counts(n1, events[s.metric][0], n0, events[s.metric][1]) for s in plan.streams}
+        attempts = Counts(self.attempts[0], self.failures[0], self.attempts[1], self.failures[1])
+        return Block(index, weight, metrics, attempts, self.misrouted, ready)
+
+    def state(self) -> dict[str, Any]:
+        return copy.deepcopy(vars(self))
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> _Sums:
+        sums = cls()
+        vars(sums).update(copy.deepcopy(dict(state)))
+        return sums
+
+
+def to_lines(stream: str, block: Block) -> list[dict[str, Any]]:
+    """The block as JSON lines ``{stream, minute, arm, metric, n, x, weight?}``; `minute` is the index of the block.
+
+    Raw requests are two lines of the metric "attempts"; the canary's also carries `misrouted` and `ready` when they say
+    something.
+    """
+    head: dict[str, Any] = {"stream": stream, "minute": block.index}
+    tail: dict[str, Any] = {} if block.weight is None else {"weight": block.weight}
+    lines = []
+    for metric, c in [*block.metrics.items(), (ATTEMPTS, block.attempts)]:
+        for arm, n, x in (("canary", c.n1, c.x1), ("stable", c.n0, c.x0)):
+            lines.append({**head, "arm": arm, "metric": metric, "n": n, "x": x, **tail})
+    if block.misrouted:
+        lines[-2]["misrouted"] = block.misrouted
+    if not block.ready:
+        lines[-2]["ready"] = False
+    return lines
+
+
+def from_lines(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[Block]]:
+    """Read JSON lines of any number of streams, in any order; lines of one arm, metric and block add up.
+
+    Raises:
+        UsageError: a line lacks a field, or its counts cannot be.
+    """
+    blocks: dict[str, dict[tuple[int, int | None], Block]] = {}
+    for number, line in enumerate(lines, 1):
+        stream, block = _block_of_line(line, number)
+        known = blocks.setdefault(stream, {})
+        key = (block.index, block.weight)
+        known[key] = known[key] + block if key in known else block
+    return {
+        stream: [known[key] for key in sorted(known, key=lambda k: (k[0], k[1] or 0))]
+        for stream, known in blocks.items()
+    }
+
+
+def _block_of_line(line: Mapping[str, Any], number: int) -> tuple[str, Block]:
+    try:
+        arm, metric, n, x = line["arm"], str(line["metric"]), line["n"], line["x"]
+        index, weight = int(line["minute"]), line.get("weight")
+        if arm not in ARMS or isinstance(n, bool) or isinstance(x, bool):
+            raise ValueError(f"arm is {arm!r}, n is {n!r}, x is {x!r}")
+        counts = Counts(n1=n, x1=x) if arm == "canary" else Counts(n0=n, x0=x)
+        stream = str(line.get("stream", ""))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"Line {number} of the blocks cannot be read: {error!r}.",
+            'A line looks like {"stream": "a", "minute": 0, "arm": "canary", "metric": "error_rate", "n": 60, "x": 1}.',
+        ) from error
+    extra = {"misrouted": line.get("misrouted", 0), "ready": line.get("ready", True)}
+    if metric == ATTEMPTS:
+        return stream, Block(index, weight, {}, counts, **extra)
+    return stream, Block(index, weight, {metric: counts}, **extra)

@@ -1,0 +1,83 @@
+"""Verdicts in sentences that can be quoted without knowing any statistics."""
+
+from __future__ import annotations
+
+import math
+
+from tidegate.core.artifacts import VerdictWord
+from tidegate.rollouts.plan import Line, RolloutPlan, Stream
+from tidegate.rollouts.stats.latency import SHARES
+from tidegate.rollouts.verdict import Units
+
+
+def effect_sentence(
+    plan: RolloutPlan, stream: Stream, units: Units, harm: float, safe: float, word: VerdictWord
+) -> str:
+    """Say what was seen of one stream, how it lies to its lines and how sure that is."""
+    seen = _seen(plan, stream, units)
+    if word == "rollback":
+        return f"{seen}: worse than the allowed {allowed(stream.harm)}; evidence {odds(harm)} against the canary."
+    if word == "promote":
+        return f"{seen}: within the allowed {allowed(stream.safe)}; evidence {odds(safe)} for the canary."
+    return f"{seen}: not decided yet (evidence {odds(harm)} that it is worse than {allowed(stream.harm)}, {odds(safe)} that it is within {allowed(stream.safe)})."
+
+
+def _seen(plan: RolloutPlan, stream: Stream, units: Units) -> str:
+    canary, stable = per_cent(units.canary_share), per_cent(units.stable_share)
+    users = "users' first requests" if plan.unit == "user" else "requests"
+    if stream.metric == "error_rate":
+        return f"The canary fails {canary} of {users}, stable {stable}"
+    if stream.metric in SHARES and plan.latency is not None:
+        at = list(SHARES).index(stream.metric)
+        slow, quantile = plan.latency.canary[at], stream.metric.removeprefix("latency_")
+        return (
+            f"{canary} of the canary's {users} take longer than {milliseconds(slow)}, "
+            f"{stable} of stable's longer than its {quantile} of {milliseconds(plan.latency.stable[at])}"
+        )
+    return f"{stream.metric}: {canary} of the canary's {users}, {stable} of stable's"
+
+
+def allowed(line: Line) -> str:
+    """The tolerance: "1.1x + 0.1 pp"."""
+    return f"{line.ratio:g}x" + (f" + {100 * line.margin:g} pp" if line.margin else "")
+
+
+def odds(log_e: float) -> str:
+    """The evidence as a bet: "412:1"; past a million it does not matter by how much."""
+    if log_e >= math.log(1e6):
+        return "over 1,000,000:1"
+    value = math.exp(log_e)
+    return f"{value:,.0f}:1" if value >= 10 else f"{value:.2g}:1"  # noqa: PLR2004 - two digits are enough below
+
+
+def per_cent(share: float) -> str:
+    """A share with the digits that matter: 8.1 %, 0.42 %, 0 %."""
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"  # noqa: PLR2004 - whole per cents from 10 on
+
+
+def milliseconds(seconds: float) -> str:
+    """12 ms, 1.4 ms."""
+    return f"{1000 * seconds:.0f} ms" if seconds >= 0.01 else f"{1000 * seconds:.1f} ms"  # noqa: PLR2004 - tenths below 10 ms
+
+
+def guard_sentence(plan: RolloutPlan, step: int, units: float) -> str:
+    """What a guard may claim: never that the canary is safe."""
+    from tidegate.rollouts.stats.forecast import miss_probability
+
+    stream = plan.streams[0]
+    missed = 1.0
+    if units > 0 and 2 * stream.baseline < 1:
+        missed = miss_probability(
+            2 * stream.baseline,
+            stream.baseline,
+            stream.harm.ratio,
+            stream.harm.margin,
+            plan.steps[step],
+            units / stream.bunching,
+            level=plan.alpha,
+            diluted=len(plan.steps) * len(plan.guardrails),
+        )
+    return (
+        f"No harm seen in {units:,.0f} users at {plan.steps[step]} %; twice the {stream.metric} of "
+        f"{per_cent(stream.baseline)} would have been missed {round(10 * missed)} times in 10."
+    )
