@@ -1,0 +1,125 @@
+"""What every test may use: a machine of its own, a git repository, and the command line."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tidegate.cli.main import run
+from tidegate.core.optouts import opt_out
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one command line answered."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON document on stdout."""
+        return json.loads(self.stdout)
+
+    @property
+    def lines(self) -> list[Any]:
+        """The JSON Lines on stdout."""
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def own_machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own: no git identity, MLflow address or TIDEGATE_* of the machine reaches a test."""
+    home = tmp_path_factory.mktemp("home")
+    for name in [name for name in os.environ if name.startswith(("TIDEGATE_", "MLFLOW_", "GIT_", "BENTOML_", "DVC_"))]:
+        monkeypatch.delenv(name)
+    for name, value in {
+        "HOME": str(home),
+        "XDG_CONFIG_HOME": str(home / ".config"),
+        "XDG_CACHE_HOME": str(home / ".cache"),
+        "BENTOML_HOME": str(home / "bentoml"),
+        "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "NO_COLOR": "1",
+        "COLUMNS": "100",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    (home / ".gitconfig").write_text(
+        "[user]\n\tname = Ada Example\n\temail = ada@example.org\n[init]\n\tdefaultBranch = main\n"
+    )
+    opt_out()
+    return home
+
+
+@pytest.fixture
+def git_repo(tmp_path: Path) -> Path:
+    """An empty git repository."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
+    return folder
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """`cli("config", "--json", cwd=folder)` runs a command line in this process, as the console script would."""
+
+    def call(*arguments: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> Result:
+        out, err = io.StringIO(), io.StringIO()
+        with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            if cwd is not None:
+                patch.chdir(cwd)
+            for name, value in (env or {}).items():
+                patch.setenv(name, value)
+            code = run([str(argument) for argument in arguments])
+        return Result(int(code), out.getvalue(), err.getvalue())
+
+    return call
+
+
+@pytest.fixture
+def cli_process() -> Cli:
+    """The same in a process of its own: for signals, pipes, imports and start-up."""
+
+    def call(
+        *arguments: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 120
+    ) -> Result:
+        command = [sys.executable, "-m", "tidegate.cli", *map(str, arguments)]
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return call
+
+
+@pytest.fixture
+def elec() -> Path:
+    """The electricity data, where the machine has it."""
+    path = ROOT.parent / "shared" / "data" / "elec.csv"
+    if not path.exists():
+        pytest.skip("elec.csv is not on this machine (../shared/data/elec.csv)")
+    return path
