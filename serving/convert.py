@@ -1,0 +1,178 @@
+"""A scikit-learn model as ONNX, or the reason why it stays what it is.
+
+skl2onnx converts some models without an error and wrongly (HistGradientBoosting with `categorical_features` is off by
+up to 0.99997), and ONNX trees compute in float32. So every conversion is compared with the Python model: on the
+holdout, and on rows with missing values and categories that the holdout may not have. Above the tolerance it is
+refused.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tidegate.core.errors import TidegateError
+from tidegate.serving.service.manifest import Input
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from tidegate.registry.model_folder import Predictor
+    from tidegate.serving.service.tensors import Columns
+
+    Array = npt.NDArray[np.generic]
+
+# Float32 sums of some hundred trees differ by 1e-7 to 1e-6; one wrong branch of one tree by 1e-3 and more.
+TOLERANCE = 1e-4
+# Rows of the holdout that are varied one column at a time.
+_PROBED_ROWS = 20
+_UNSEEN = "tidegate: a category nobody has seen"
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """An ONNX file that answers as the Python model does; `difference` is the largest one seen."""
+
+    inputs: tuple[Input, ...]
+    difference: float
+    rows: int
+
+
+class NotConverted(Exception):
+    """The model stays Python; the text is the reason, for a reader of `model show`."""
+
+
+def convert(model: Predictor, inputs: Sequence[Input], columns: Columns, file: Path) -> Converted:
+    """Write `model` to `file` as ONNX with one tensor for each input.
+
+    Args:
+        model: a fitted scikit-learn estimator that takes a DataFrame of the inputs.
+        inputs: the model's inputs, in the order it was fitted with.
+        columns: prepared holdout columns to compare on.
+        file: where to write.
+
+    Raises:
+        NotConverted: there is no converter, the result does not run, or it answers differently.
+    """
+    graph = _graph(model, inputs)
+    file.write_bytes(graph)
+    named = _tensor_names(file, inputs)
+    try:
+        difference, rows = _compare(model, named, columns, file)
+    except NotConverted:
+        file.unlink()
+        raise
+    return Converted(named, difference, rows)
+
+
+def _graph(model: Predictor, inputs: Sequence[Input]) -> bytes:
+    try:
+        from skl2onnx import convert_sklearn
+        from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+    except ImportError as error:
+        raise NotConverted("skl2onnx is not installed (the `train` extra brings it)") from error
+    types = {"number": FloatTensorType, "string": StringTensorType}
+    wanted = [(entry.name, types[entry.kind]([None, 1])) for entry in inputs]
+    options = {id(model): {"zipmap": False}} if hasattr(model, "classes_") else None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            converted = convert_sklearn(model, "tidegate", initial_types=wanted, options=options)
+    except Exception as error:
+        raise NotConverted(f"skl2onnx cannot convert it: {_first_line(error)}") from error
+    graph: bytes = converted.SerializeToString()
+    return graph
+
+
+def _tensor_names(file: Path, inputs: Sequence[Input]) -> tuple[Input, ...]:
+    """skl2onnx renames inputs that are no identifiers or clash with outputs, and keeps their order."""
+    from tidegate.serving.service.model import open_session
+
+    try:
+        found = [entry.name for entry in open_session(file, "cpu").get_inputs()]
+    except TidegateError as error:
+        file.unlink()
+        raise NotConverted(f"onnxruntime cannot open what skl2onnx wrote: {error.message}") from error
+    if len(found) != len(inputs):
+        file.unlink()
+        raise NotConverted(f"the graph has {len(found)} inputs for {len(inputs)} columns")
+    return tuple(Input(entry.name, tensor, entry.kind) for entry, tensor in zip(inputs, found, strict=True))
+
+
+def _compare(model: Predictor, inputs: Sequence[Input], columns: Columns, file: Path) -> tuple[float, int]:
+    from tidegate.serving.service.model import open_session, output_names, run_session
+    from tidegate.serving.service.tensors import onnx_feeds
+
+    session = open_session(file, "cpu")
+    names = output_names(session)
+    worst, rows = 0.0, 0
+    for columns_now, must in ((columns, True), *((probe, False) for probe in _probes(inputs, columns))):
+        try:
+            native = outputs(model, inputs, columns_now)
+        except Exception as error:
+            if must:
+                raise TidegateError(f"The model cannot predict its own holdout: {_first_line(error)}") from error
+            # It refuses such rows (an encoder without handle_unknown): nothing to compare with.
+            continue
+        try:
+            found = run_session(session, names, onnx_feeds(inputs, columns_now))
+        except Exception as error:
+            raise NotConverted(
+                f"the ONNX model fails on rows that the Python model predicts: {_first_line(error)}"
+            ) from error
+        worst = max(worst, _difference(native, found))
+        rows += len(next(iter(columns_now.values())))
+    if not worst <= TOLERANCE:
+        text = f"its ONNX form differs from the Python model by {worst:.2g} on {rows} rows"
+        raise NotConverted(f"{text} (at most {TOLERANCE:g} is accepted)")
+    return worst, rows
+
+
+def outputs(model: Predictor, inputs: Sequence[Input], columns: Columns) -> tuple[Any, Any]:
+    """What the Python model answers: labels or values, and probabilities (None where it has none)."""
+    from tidegate.serving.service.tensors import native_frame
+
+    frame = native_frame(inputs, columns)
+    scores = model.predict_proba(frame) if hasattr(model, "predict_proba") else None
+    return model.predict(frame), scores
+
+
+def _difference(native: tuple[Any, Any], found: tuple[Any, Any]) -> float:
+    """The largest difference: of probabilities, of values in standard deviations, 1 for another label."""
+    import numpy as np
+
+    if native[1] is not None:
+        if found[1] is None or np.shape(native[1]) != np.shape(found[1]):
+            return float("inf")
+        return float(np.max(np.abs(np.asarray(native[1]) - np.asarray(found[1], dtype=np.float64))))
+    values, answered = np.asarray(native[0]).ravel(), np.asarray(found[0]).ravel()
+    if values.shape != answered.shape:
+        return float("inf")
+    if values.dtype.kind != "f":
+        return float(np.any(values.astype(str) != answered.astype(str)))
+    spread = float(np.std(values)) or max(1.0, float(np.abs(values).max()))
+    return float(np.max(np.abs(values - answered.astype(np.float64)))) / spread
+
+
+def _probes(inputs: Sequence[Input], columns: Columns) -> list[Columns]:
+    """Some rows again, for each column with its value missing, and for strings with one never seen."""
+    import numpy as np
+
+    few = {name: values[:_PROBED_ROWS] for name, values in columns.items()}
+    rows = len(next(iter(few.values())))
+    probes: list[Columns] = []
+    for entry in inputs:
+        if entry.kind == "number":
+            probes.append({**few, entry.name: np.full(rows, np.nan)})
+        else:
+            probes += [{**few, entry.name: np.full(rows, text, dtype=object)} for text in (None, _UNSEEN)]
+    return probes
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
