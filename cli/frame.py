@@ -79,7 +79,7 @@ def build(name: str, target: Callable[..., Any] | typer.Typer) -> Command:
     if isinstance(target, typer.Typer):
         group = get_group(target)
         group.name = name
-        group.no_args_is_help = True
+        group.no_args_is_help = not group.invoke_without_command
         return group
     app = typer.Typer(add_completion=False)
     app.command(name)(target)

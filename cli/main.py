@@ -32,6 +32,7 @@ COMMANDS: Final = MappingProxyType(
         "freeze": Line(_HERE + "freeze:freeze", "Stop automatic retrains and rollouts.", RUN),
         "unfreeze": Line(_HERE + "freeze:unfreeze", "Allow automatic retrains and rollouts again.", RUN),
         "events": Line(_HERE + "events:events", "Show every decision, with who took it.", WATCH),
+        "doctor": Line(_HERE + "doctor:app", "Say what is missing on this machine, one fix per finding.", SETUP),
         "config": Line(_HERE + "config:config", "Print tidegate.yaml as it was resolved.", SETUP),
         "schema": Line(_HERE + "schema:schema", "Print the JSON schema of tidegate.yaml, for editors.", SETUP),
     }
