@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from tidegate.core.assignment import TOTAL, Arm
 from tidegate.core.errors import UsageError
+from tidegate.core.secret import resolve
+
+if TYPE_CHECKING:
+    from tidegate.core.config import Config
 
 FORCE_HEADER: Final = "x-tidegate-force-arm"
 ARM_HEADER: Final = "x-tidegate-arm"
@@ -113,6 +117,29 @@ class GatewaySettings:
                 raise UsageError(f"{what} is {name!r}, which is not a legal name.", "Use letters, digits and dashes.")
         if not all(self.api_keys):
             raise UsageError("An API key is empty.", "Separate the keys with single commas.")
+
+    @classmethod
+    def from_config(cls, config: Config) -> GatewaySettings:
+        """Return the settings of a project, its API keys resolved.
+
+        Raises:
+            UsageError: the reference to the keys leads nowhere, or to no key.
+        """
+        serve, unit = config.serve, config.rollout.unit
+        keys: tuple[str, ...] = ()
+        if serve.auth is not None:
+            keys = tuple(dict.fromkeys(key for key in re.split(r"[,\s]+", resolve(serve.auth.api_keys)) if key))
+            if not keys:
+                raise UsageError("serve.auth.api_keys leads to no key.", "Separate keys with commas or new lines.")
+        return cls(
+            port=config.advanced.gateway_port,
+            unit_header=unit.header,
+            cookie=unit.cookie,
+            timeout=serve.timeout,
+            max_body=serve.max_body,
+            api_keys=keys,
+            rate_limit=serve.rate_limit.requests_per_second if serve.rate_limit is not None else None,
+        )
 
     def __repr__(self) -> str:
         """Show everything but the keys, which never belong in a log or a traceback."""
