@@ -27,6 +27,7 @@ import yaml
 
 from tidegate.core.artifacts import DatasetRef
 from tidegate.core.errors import ConfigError, Conflict, Permanent, TidegateError, UsageError
+from tidegate.core.optouts import opt_out
 
 if TYPE_CHECKING:
     from tidegate.core.progress import Progress
@@ -84,10 +85,11 @@ def _opened(root: Path) -> Iterator[Any]:
 
 def _quiet() -> None:
     """No usage reports, and no log lines or bars on stdout, which belongs to `--json`."""
-    os.environ.setdefault("DVC_NO_ANALYTICS", "1")
-    logging.getLogger("dvc").setLevel(logging.ERROR)
-    logging.getLogger("dvc_data").setLevel(logging.ERROR)
-    logging.getLogger("dvc_objects").setLevel(logging.ERROR)
+    opt_out()
+    import dvc.log  # it sets its own levels when it is imported
+
+    for name in ("dvc", "dvc_data", "dvc_objects"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def translated(error: Exception) -> TidegateError:

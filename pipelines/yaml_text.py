@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-_PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_PLAIN: Final = re.compile(r"[A-Za-z_](?:[A-Za-z0-9_./-]|:[A-Za-z0-9])*", re.ASCII)
 _WORDS: Final = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 
 

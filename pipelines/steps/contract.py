@@ -7,6 +7,7 @@ and the gate is ours: an `error` that does not hold fails the contract, a `warni
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import warnings
@@ -18,11 +19,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tidegate.core.errors import ConfigError, ContractFailed, Permanent, TidegateError
 from tidegate.core.yaml_lines import Entry, NotReadable, Problem, read
-from tidegate.pipelines.dataset import did_you_mean, kinds
+from tidegate.pipelines.dataset import did_you_mean, kinds, read_frame
+from tidegate.pipelines.dvc_repo import verify_data
 from tidegate.pipelines.steps.contract_text import sentence
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tidegate.core.progress import Progress
+    from tidegate.core.project import Project
 
 Severity = Literal["error", "warning"]
 
@@ -136,6 +141,27 @@ def check_contract(frame: pd.DataFrame, contract_path: Path) -> ContractResult:
     return ContractResult(passed, results, rows=len(frame), columns=len(frame.columns))
 
 
+def run(project: Project, progress: Progress) -> ContractResult:
+    """The contract step: verified data against the contract, `out/contract.json` if it passed.
+
+    Raises:
+        ContractFailed: it did not; DVC then has no output, so the next run checks again.
+        Permanent: the data is not what DVC recorded.
+    """
+    verify_data(project)
+    with progress.task("check the contract"):
+        frame = read_frame(project.path(project.config.data.path))
+        result = check_contract(frame, project.path(project.config.contract))
+    for text in result.warned:
+        progress.note(f"contract warning: {text}")
+    result.require()
+    project.out_dir.mkdir(exist_ok=True)
+    part = project.out_dir / ".contract.json.part"
+    part.write_text(json.dumps(result.document(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(project.out_dir / "contract.json")
+    return result
+
+
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
@@ -187,12 +213,12 @@ def _check(entry: Entry, problems: list[Problem]) -> Check | None:
 
 
 def _mistakes(path: Path, problems: list[Problem]) -> ConfigError:
-    lines = tuple(problem.show(path.name) for problem in sorted(problems, key=lambda one: one.line))
+    lines = tuple(
+        dict.fromkeys(problem.show(path.name) for problem in sorted(problems, key=lambda problem: problem.line))
+    )
+    count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
     return ConfigError(
-        f"The contract has {len(lines)} mistake{'s' if len(lines) > 1 else ''}:\n"
-        + "\n".join(f"  {one}" for one in lines),
-        "`tidegate data draft` shows a contract that is right for this data.",
-        problems=lines,
+        f"{path.name} has {count}.", "`tidegate data draft` prints a contract that fits the data.", lines
     )
 
 
@@ -256,7 +282,9 @@ def _construct(kind: Any, check: Check, index: int, columns: Mapping[str, str]) 
         return kind(**kwargs, severity=level, meta={"index": index}, result_format=_FORMAT)
     except ValueError as error:  # pydantic's ValidationError is one
         details = error.errors() if hasattr(error, "errors") else [{"loc": (), "msg": str(error)}]
-        return [f"{'.'.join(map(str, one['loc']))}: {one['msg']}".removeprefix("__root__: ") for one in details]
+        # A union of types complains once for each of them; the first is about the one that was meant.
+        first = {one["loc"]: one["msg"] for one in reversed(details)}
+        return [f"{'.'.join(map(str, where))}: {what}".removeprefix("__root__: ") for where, what in first.items()]
 
 
 _FORMAT: Final = {"result_format": "COMPLETE", "partial_unexpected_count": SHOWN_VALUES}

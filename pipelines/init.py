@@ -1,0 +1,413 @@
+"""`tidegate init`: a project around the user's data that ships without an edit.
+
+Everything is checked before the first file is written, a file that exists is never touched, and running it again
+completes what was interrupted. Nothing is committed: the git history is the user's.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tidegate.core.errors import TidegateError, UsageError
+from tidegate.core.git import is_repository
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tidegate.core.config import Config
+    from tidegate.core.progress import Progress
+    from tidegate.pipelines.inference import Inferred
+
+SIDE_FOLDER: Final = "stages"  # where our stages go if the user's dvc.yaml has stages of its own
+_PREPARE_MLFLOW: Final = "import sys; from tidegate.registry.mlflow_registry import prepare; prepare(*sys.argv[1:])"
+
+
+@dataclass
+class Report:
+    """What init did, each as a path or a sentence."""
+
+    root: Path
+    model: str = ""
+    task: str = ""
+    target: str = ""
+    written: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    next: list[str] = field(default_factory=list)
+
+    def document(self) -> dict[str, Any]:
+        """JSON of the report."""
+        return {
+            "kind": "init",
+            "root": str(self.root),
+            "model": self.model,
+            "task": self.task,
+            "target": self.target,
+            "written": self.written,
+            "kept": self.kept,
+            "notes": self.notes,
+            "next": self.next,
+        }
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data file with what was read from it; `path` is where it is or will be, relative to the project."""
+
+    file: Path
+    path: str
+    frame: pd.DataFrame
+    inferred: Inferred
+
+
+def init(
+    directory: Path,
+    source: Path | None = None,
+    target: str | None = None,
+    *,
+    time: str | None = None,
+    example: str | None = None,
+    progress: Progress,
+) -> Report:
+    """Make `directory` a project, or complete the one that is there.
+
+    Args:
+        directory: made, with a git repository in it, if it does not exist.
+        source: csv or parquet file; copied into data/ unless it lies in the project.
+        target: column to predict.
+        time: column by which the newest rows are held out; without it rows are held out at random.
+        example: name of an example to copy first.
+        progress: told what is going on.
+
+    Raises:
+        UsageError: options that do not fit together, no such file, column or example; nothing was written.
+        TidegateError: the data cannot be used; nothing was written.
+    """
+    root = directory.absolute()
+    report = Report(root)
+    exists = (root / "tidegate.yaml").is_file()
+    examined = None
+    if example is not None:
+        _check_example(example, source, exists=exists)
+    elif not exists:
+        with progress.task("read the data"):
+            examined = _examine(root, source, target, time)
+    else:
+        report.kept.append("tidegate.yaml")
+        if source is not None:
+            report.notes.append(f"the project is there: `tidegate data add {source}` takes the file as its data")
+    _git(root, report)
+    if example is not None:
+        _copy_example(root, example, report)
+    if examined is not None:
+        _write_project(root, examined, time, report, target=str(target))
+    with progress.task("set up DVC and MLflow"):
+        _complete(root, report)
+    _next_steps(root, report)
+    return report
+
+
+# --- before anything is written -------------------------------------------------------------------------------------
+
+
+def _check_example(name: str, source: Path | None, *, exists: bool) -> None:
+    if source is not None:
+        raise UsageError("--example and --from exclude each other", "The example's README says how to add data.")
+    if exists:
+        raise UsageError(
+            "There is a project already", f"Copy the example elsewhere: `tidegate init DIR --example {name}`."
+        )
+    names = examples()
+    if name not in names:
+        raise UsageError(f"There is no example {name!r}", f"There is {', '.join(names)}.")
+
+
+def examples() -> list[str]:
+    """Names of the examples that are installed with tidegate."""
+    from importlib.resources import files
+
+    return sorted(one.name for one in files("tidegate.examples").iterdir() if one.joinpath("tidegate.yaml").is_file())
+
+
+def _examine(root: Path, source: Path | None, target: str | None, time: str | None) -> Source:
+    from tidegate.pipelines.dataset import read_frame
+    from tidegate.pipelines.inference import infer, safe_name
+
+    if source is None or target is None:
+        missing = "--from FILE" if source is None else "--target COLUMN"
+        raise UsageError(f"{missing} is missing", "tidegate init [DIR] --from FILE --target COLUMN [--time COLUMN]")
+    frame = read_frame(source)
+    inferred = infer(frame, target, time)
+    suffix = ".parquet" if source.suffix in {".parquet", ".pq"} else ".csv"
+    file = source.absolute()
+    inside = file.is_relative_to(root) and file.suffix in {".csv", ".parquet"} and root.is_dir()
+    path = file.relative_to(root).as_posix() if inside else f"data/{safe_name(source)}{suffix}"
+    if inside and _is_git_tracked(root, path):
+        raise UsageError(
+            f"{path} is tracked by git", f"Data belongs to DVC: `git rm --cached {path}`, commit, then init again."
+        )
+    if not inside and (root / path).is_file() and (root / path).read_bytes() != file.read_bytes():
+        raise UsageError(f"{path} exists and is another file than {source}", f"Use it: --from {root / path}")
+    return Source(file, path, frame, inferred)
+
+
+def _is_git_tracked(root: Path, path: str) -> bool:
+    command = ["git", "-C", str(root), "ls-files", "--error-unmatch", path]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+def _git(root: Path, report: Report) -> None:
+    """The folder, and a git repository around it if there is none."""
+    if root.exists() and not root.is_dir():
+        raise UsageError(f"{root} is a file", "Name a folder.")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{root} cannot be made: {error.strerror}", "Name another folder.") from error
+    if not is_repository(root):
+        subprocess.run(["git", "init", "--quiet", str(root)], check=True)
+        report.written.append("a git repository (.git/)")
+
+
+def _write(root: Path, path: str, text: Callable[[], str], report: Report) -> None:
+    """Write a file whole, unless it exists."""
+    file = root / path
+    if file.exists():
+        report.kept.append(path)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(text(), encoding="utf-8")
+    part.replace(file)
+    report.written.append(path)
+
+
+def _write_project(root: Path, source: Source, time: str | None, report: Report, *, target: str) -> None:
+    """Data, contract, code, and tidegate.yaml last: from then on the project exists."""
+    from tidegate.pipelines import templates
+    from tidegate.pipelines.inference import safe_name
+    from tidegate.pipelines.steps.contract_draft import draft
+
+    inferred = source.inferred
+    report.notes += inferred.notes
+    _copy_data(root, source, report)
+    present = {name: kind for name, kind in inferred.kinds.items() if not source.frame[name].isna().all()}
+    _write(root, "contract.yaml", lambda: draft(source.frame, present), report)
+    times = [name for name, kind in inferred.kinds.items() if kind == "datetime" and name not in inferred.drop]
+    if times:
+        _write(root, "features.py", lambda: templates.FEATURES, report)
+    how = _training(root, inferred.task, report)
+    _write(root, "requirements.txt", templates.requirements, report)
+    values = {
+        "model": safe_name(source.file),
+        "task": inferred.task,
+        "path": source.path,
+        "target": target,
+        "drop": list(inferred.drop),
+        "split": {"by": "time", "column": time, "holdout": 0.2} if time else {"by": "random", "holdout": 0.2},
+        "train": {**how, "requirements": "requirements.txt"},
+        "code": "features.py" if times else None,
+        "tolerance": 0.005,
+    }
+    _write(root, "tidegate.yaml", lambda: templates.config(values), report)
+
+
+def _copy_data(root: Path, source: Source, report: Report) -> None:
+    place = root / source.path
+    if place.exists():
+        report.kept.append(source.path)
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    part = place.with_name(f".{place.name}.part")
+    shutil.copyfile(source.file, part)
+    part.replace(place)
+    report.written.append(source.path)
+
+
+def _training(root: Path, task: str, report: Report) -> dict[str, Any]:
+    """The train section: the user's own stage or script if there is one, else our train.py."""
+    from tidegate.pipelines import templates
+
+    params = {"params": {"max_iter": 200, "learning_rate": 0.1}}
+    if "train" in _stages(root):
+        report.notes.append("training is your stage train of dvc.yaml (train.stage); it has to log one MLflow model")
+        return {"stage": "train"}
+    script = root / "train.py"
+    if script.is_file() and "def train(" not in script.read_text(encoding="utf-8", errors="replace"):
+        report.kept.append("train.py")
+        report.notes.append("training runs your train.py (train.command); it has to log one MLflow model")
+        return {"command": "python train.py"}
+    _write(root, "train.py", lambda: templates.train(task), report)
+    return {"entrypoint": "train.py:train", **params}
+
+
+def _copy_example(root: Path, name: str, report: Report) -> None:
+    from importlib.resources import as_file, files
+
+    with as_file(files("tidegate.examples").joinpath(name)) as folder:
+        for file in sorted(folder.rglob("*")):
+            path = file.relative_to(folder)
+            if file.is_file() and "__pycache__" not in path.parts:
+                _write(root, path.as_posix(), lambda file=file: file.read_text(encoding="utf-8"), report)  # type: ignore[misc]  # the default binds the loop's file
+
+
+# --- what every project needs ----------------------------------------------------------------------------------------
+
+
+def _complete(root: Path, report: Report) -> None:
+    """Everything that follows from tidegate.yaml and is missing."""
+    import json
+
+    from tidegate.core.config import load, schema
+    from tidegate.core.project import Project
+    from tidegate.pipelines import dvc_repo, templates
+
+    config = load(root)
+    project = Project(root, config)
+    report.model, report.task, report.target = config.model, config.task, config.data.target
+    _lines(root, ".gitignore", templates.GITIGNORE, report)
+    _write(root, ".tidegate/schema.json", lambda: json.dumps(schema(), indent=1) + "\n", report)
+    preparing = _start_mlflow(project.mlflow_uri, config.model)
+    try:
+        _contract(root, config, report)
+        report.written += dvc_repo.init(root)
+        _lines(root, ".dvcignore", templates.DVCIGNORE, report)
+        _write_stages(root, config, report)
+        _track(root, config, report)
+    finally:
+        _finish_mlflow(preparing, project.mlflow_uri, report)
+
+
+def _contract(root: Path, config: Config, report: Report) -> None:
+    from tidegate.pipelines.dataset import kinds, read_frame
+    from tidegate.pipelines.steps.contract_draft import draft
+
+    data = root / config.data.path
+    if (root / config.contract).exists() or not data.is_file():
+        return
+    frame = read_frame(data)
+    _write(root, config.contract, lambda: draft(frame, kinds(frame)), report)
+
+
+def _track(root: Path, config: Config, report: Report) -> None:
+    from tidegate.pipelines import dvc_repo
+
+    path = config.data.path
+    if dvc_repo.recorded_md5(root, path) is not None:
+        report.kept.append(f"{path} as DVC has it")
+    elif (root / path).is_file():
+        report.notes.append(f"{path} is version {dvc_repo.add(root, Path(path)).md5} in DVC")
+    else:
+        report.notes.append(f"{path} is not there yet: `tidegate data add FILE` takes a file as the project's data")
+
+
+def _lines(root: Path, path: str, wanted: Iterable[str], report: Report) -> None:
+    """Append what an ignore file lacks."""
+    file = root / path
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    lacking = [line for line in wanted if line not in text.splitlines()]
+    if not lacking:
+        return
+    joint = "" if not text or text.endswith("\n") else "\n"
+    file.write_text(text + joint + "\n".join(lacking) + "\n", encoding="utf-8")
+    report.written.append(f"{path} ({', '.join(lacking)})" if text else path)
+
+
+# --- stages ---------------------------------------------------------------------------------------------------------
+
+
+def _stages(root: Path) -> dict[str, Any]:
+    """The stages of the dvc.yaml that is there."""
+    import yaml
+
+    file = root / "dvc.yaml"
+    if not file.is_file():
+        return {}
+    try:
+        stages = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("stages") or {}
+    except (yaml.YAMLError, AttributeError) as error:
+        raise TidegateError("dvc.yaml cannot be read", "`dvc status` says where its mistake is.") from error
+    return dict(stages)
+
+
+def _write_stages(root: Path, config: Config, report: Report) -> None:
+    from tidegate.pipelines import templates
+
+    present = _stages(root)
+    if any("tidegate step" in str(stage.get("cmd", "")) for stage in present.values() if isinstance(stage, dict)):
+        report.kept.append("dvc.yaml")
+        return
+    own = [item for name in [config.train.stage] if name for item in _results(present.get(name))]
+    place, wdir = ("dvc.yaml", "") if not (root / "dvc.yaml").exists() else (f"{SIDE_FOLDER}/dvc.yaml", "..")
+    if wdir:
+        report.kept.append("dvc.yaml")
+    text = templates.stages(config.data.path, config.contract, _code(root, config), own, wdir)
+    _write(root, place, lambda: text, report)
+
+
+def _results(stage: Any) -> list[str]:
+    """The outputs of a stage, or what it reads if it has none: when these change, its model has changed."""
+    if not isinstance(stage, dict):
+        return []
+    entries = [*(stage.get("outs") or []), *(stage.get("metrics") or [])] or stage.get("deps") or []
+    return [entry if isinstance(entry, str) else str(next(iter(entry))) for entry in entries]
+
+
+def _code(root: Path, config: Config) -> list[str]:
+    """The files that training reads, in the order of the config."""
+    words = (config.train.command or "").split()
+    paths = [
+        (config.train.entrypoint or "").rpartition(":")[0],
+        *(word for word in words if word.endswith(".py")),
+        *config.train.code,
+        config.serve.code or "",
+        config.train.requirements or "",
+    ]
+    return list(dict.fromkeys(path for path in paths if path and (root / path).exists()))
+
+
+# --- MLflow ---------------------------------------------------------------------------------------------------------
+
+
+def _start_mlflow(uri: str, model: str) -> subprocess.Popen[str] | None:
+    """Make MLflow's tables in a process of its own: seconds of work that DVC's share does not have to wait for."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    file = Path(uri.removeprefix("sqlite:///"))
+    if file.exists():
+        return None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-W", "ignore", "-c", _PREPARE_MLFLOW, uri, model]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=file.parent)
+
+
+def _finish_mlflow(process: subprocess.Popen[str] | None, uri: str, report: Report) -> None:
+    if process is None:
+        where = "MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else "MLflow"
+        report.kept.append(f"{where} ({uri})" if "@" not in uri else where)
+        return
+    said = process.communicate()[1]
+    if process.returncode:
+        last = said.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
+        raise TidegateError(f"MLflow's database could not be made: {last[0]}", "Is the disk full? Run init again.")
+    report.written.append("an MLflow database (.tidegate/mlflow.db)")
+
+
+def _next_steps(root: Path, report: Report) -> None:
+    if root != Path.cwd():
+        report.next.append(f"cd {min(os.path.relpath(root), str(root), key=len)}")
+    report.next += [
+        'git add -A && git commit -m "Start with tidegate"',
+        "tidegate ship   # contract, train, gate, package, deploy",
+        "tidegate up     # serve it on this machine",
+    ]
