@@ -226,11 +226,22 @@ def schema() -> dict[str, Any]:
     """JSON schema of tidegate.yaml, for editors."""
     document = Config.model_json_schema()
     definitions: dict[str, Any] = document["$defs"]
+    for section in (Config, *Section.__subclasses__()):
+        _show_defaults(section, document if section is Config else definitions.get(section.__name__, {}))
     overrides = definitions["Environment"]["properties"]
     for key in OVERRIDABLE:
         section = document["properties"][key]
         overrides[key] = _partial(section, definitions) | {"description": f"Overrides `{key}` here."}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document, "title": FILE_NAME}
+
+
+def _show_defaults(section: type[Section], definition: dict[str, Any]) -> None:
+    """Print durations and sizes in defaults as one would write them."""
+    properties = definition.get("properties", {})
+    optional = {key for key, value in properties.items() if "default" in value}
+    written = section.model_construct().model_dump(mode="json", include=optional)
+    for key in optional:
+        properties[key]["default"] = written[key]
 
 
 def _partial(section: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:

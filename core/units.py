@@ -13,6 +13,8 @@ from typing import Final
 
 # Milliseconds of each unit, the largest first: 90 minutes print as `90m`, 120 as `2h`.
 _DURATIONS: Final = {"w": 604_800_000, "d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
+# One nanosecond, in milliseconds: with the 17 digits of a float its printed form still has under 30 decimals.
+_SHORTEST: Final = Fraction(1, 10**6)
 # Bytes of each unit. `MB` is the decimal one and `Mi` the binary one, as in Kubernetes.
 _SIZES: Final = {
     "B": 1,
@@ -51,6 +53,8 @@ def parse_duration(text: str) -> float:
     milliseconds = sum(
         (Fraction(number) * _DURATIONS[unit] for number, unit in _DURATION_PART.findall(compact)), Fraction()
     )
+    if 0 < milliseconds < _SHORTEST:
+        raise ValueError(f'"{_short(text)}" is not a duration; write for instance 30s, 2m or 50ms, at least 1 ns')
     return float(milliseconds / 1000)
 
 

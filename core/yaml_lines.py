@@ -102,7 +102,7 @@ def read(text: str) -> tuple[Entry, list[Problem]]:
         raise NotReadable([Problem(line, (), "holds a character that YAML does not allow")]) from error
     except RecursionError as error:
         raise NotReadable([Problem(1, (), "is nested too deeply")]) from error
-    except ValueError as error:  # PyYAML's scanner turns a huge \U escape into a character without a check
+    except (ValueError, OverflowError) as error:  # PyYAML makes a character of any \U escape without a check
         raise NotReadable([Problem(1, (), f"cannot be read: {error}")]) from error
     return entry, reader.problems
 
