@@ -226,7 +226,8 @@ def schema() -> dict[str, Any]:
     """JSON schema of tidegate.yaml, for editors."""
     document = Config.model_json_schema()
     definitions: dict[str, Any] = document["$defs"]
-    for section in (Config, *Section.__subclasses__()):
+    sections: list[type[Section]] = [Config, *Section.__subclasses__()]
+    for section in sections:
         _show_defaults(section, document if section is Config else definitions.get(section.__name__, {}))
     overrides = definitions["Environment"]["properties"]
     for key in OVERRIDABLE:

@@ -1,0 +1,62 @@
+"""Where a project's things are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tidegate.core.errors import UsageError
+from tidegate.core.optouts import OPT_OUTS, opt_out
+from tidegate.core.project import find, open_project
+
+CONFIG = "model: demand\ndata: {path: data/train.csv, target: class}\n"
+
+
+def test_the_nearest_folder_upwards_is_the_project(tmp_path: Path) -> None:
+    """Commands work from any folder of a project, and a project may hold another one."""
+    inner = tmp_path / "shop" / "demand"
+    deep = inner / "notebooks" / "old"
+    deep.mkdir(parents=True)
+    (tmp_path / "shop" / "tidegate.yaml").write_text(CONFIG)
+    (inner / "tidegate.yaml").write_text(CONFIG)
+    assert find(deep) == inner
+    assert find(tmp_path / "shop") == tmp_path / "shop"
+
+
+def test_no_project_says_how_to_make_one(tmp_path: Path) -> None:
+    """The hint is the command to type."""
+    with pytest.raises(UsageError) as caught:
+        find(tmp_path)
+    assert "tidegate init" in caught.value.hint
+    with pytest.raises(UsageError, match="is not a folder"):
+        find(tmp_path / "missing")
+
+
+def test_relative_places_start_at_the_project_not_at_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same store and database from whatever folder a command runs in."""
+    (tmp_path / "tidegate.yaml").write_text(CONFIG)
+    (tmp_path / "src").mkdir()
+    monkeypatch.chdir(tmp_path / "src")
+    project = open_project(Path())
+    assert project.store_url == str(tmp_path / ".tidegate/store")
+    assert project.mlflow_uri == f"sqlite:///{tmp_path}/.tidegate/mlflow.db"
+    assert (project.state_dir, project.out_dir) == (tmp_path / ".tidegate", tmp_path / "out")
+
+
+def test_the_mlflow_address_of_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As everywhere else where MLflow is used."""
+    (tmp_path / "tidegate.yaml").write_text(CONFIG + "mlflow: https://mlflow.example.org\nstore: s3://bucket/a\n")
+    project = open_project(tmp_path)
+    assert (project.mlflow_uri, project.store_url) == ("https://mlflow.example.org", "s3://bucket/a")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert project.mlflow_uri == "http://127.0.0.1:5000"
+
+
+def test_no_library_reports_home_unless_the_user_says_so() -> None:
+    """Opt-outs are set once and never overwrite a choice."""
+    environment = {"DO_NOT_TRACK": "0"}
+    opt_out(environment)
+    assert environment == {**OPT_OUTS, "DO_NOT_TRACK": "0"}
