@@ -30,7 +30,8 @@ _LEFT_FLAGS: Final = frozenset({"DC", "DPE"})
 class AccessRecord:
     """One finished request.
 
-    `at` is epoch seconds at its arrival (microseconds kept); `seconds` arrival to last byte sent, `upstream_seconds`
+    `at` is epoch seconds at its arrival (microseconds kept); `seconds` arrival to last byte sent (or to the
+    moment the client left), `upstream_seconds`
     first byte to the service until the last byte from it (None when it did not finish). `arm`, `release`, `rollout`
     and `weight` are those of the moment it was routed. `status` 0: the client left before an answer.
     """
@@ -61,8 +62,13 @@ class AccessRecord:
 
     @property
     def attempted(self) -> bool:
-        """Whether an arm was asked, as opposed to the gateway answering 401, 413, 429 by itself."""
-        return self.details == "via_upstream" or not _FAILED_FLAGS.isdisjoint(self.flags)
+        """Whether an arm was asked, as opposed to the gateway answering 401, 413, 429 by itself.
+
+        A client that gave up waiting counts (it is no failure, its `seconds` are the least that the arm took):
+        leaving it out would hide the slow answers, which are the ones clients leave.
+        """
+        asked_and_left = self.left and self.upstream is not None
+        return self.details == "via_upstream" or asked_and_left or not _FAILED_FLAGS.isdisjoint(self.flags)
 
     @property
     def failed(self) -> bool:
@@ -173,8 +179,8 @@ def parse_record(line: bytes) -> AccessRecord:
         flags=() if flags in {None, "-"} else tuple(flags.split(",")),
         details=fields["details"] or "",
         upstream=fields["upstream"],
-        seconds=_from_micro(fields["total_us"]),
-        upstream_seconds=_from_micro(fields["upstream_us"]),
+        seconds=_scaled(fields["total_us"], 1e-6) or _scaled(fields["stream_ms"], 1e-3),
+        upstream_seconds=_scaled(fields["upstream_us"], 1e-6),
         prediction=fields["prediction"],
         version=fields["version"],
         method=fields["method"] or "",
@@ -210,5 +216,5 @@ def _open_if_there(path: Path) -> IO[bytes] | None:
         return None
 
 
-def _from_micro(value: float | str | None) -> float | None:
-    return None if value is None or value in {"-", ""} else float(value) / 1e6
+def _scaled(value: float | str | None, unit: float) -> float | None:
+    return None if value is None or value in {"-", ""} else round(float(value) * unit, 6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import threading
 from dataclasses import dataclass
 
 from tidegate.core.errors import Temporary
@@ -21,7 +22,7 @@ class Loaded:
 
 
 class Admin:
-    """A keep-alive connection to Envoy's admin port.
+    """A keep-alive connection to Envoy's admin port; threads take turns.
 
     Args:
         address: host:port, as Envoy wrote it.
@@ -29,6 +30,7 @@ class Admin:
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
+        self._lock = threading.Lock()
         self._connection = http.client.HTTPConnection(host, int(port), timeout=_TIMEOUT)
 
     def close(self) -> None:
@@ -74,9 +76,9 @@ class Admin:
 
     def _ask(self, method: str, path: str) -> str:
         try:
-            self._connection.request(method, path.replace("^", "%5E").replace("\\", "%5C").replace("|", "%7C"))
-            answer = self._connection.getresponse()
-            return answer.read().decode(errors="replace")
+            with self._lock:
+                self._connection.request(method, path.replace("^", "%5E").replace("\\", "%5C").replace("|", "%7C"))
+                return self._connection.getresponse().read().decode(errors="replace")
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             raise Temporary(

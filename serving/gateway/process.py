@@ -17,6 +17,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ class Gateway:
         self._child: subprocess.Popen[bytes] | None = None
         self._admin: Admin | None = None
         self._retired: dict[str, float] = {}
+        self._applying = threading.Lock()
 
     @property
     def address(self) -> str:
@@ -134,6 +136,10 @@ class Gateway:
             TidegateError: Envoy refuses it; the last good state stays in use.
             Temporary: Envoy does not answer.
         """
+        with self._applying:
+            self._apply(state)
+
+    def _apply(self, state: GatewayState) -> None:
         admin = self._connected()
         wanted = state.upstreams()
         now = time.monotonic()

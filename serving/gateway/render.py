@@ -143,6 +143,8 @@ def _access_log(settings: GatewaySettings, path: Path) -> Document:
         "details": "%RESPONSE_CODE_DETAILS%",
         "upstream": "%UPSTREAM_HOST%",
         "total_us": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
+        # The only time there is when the client left before the end.
+        "stream_ms": "%DURATION%",
         "upstream_us": "%COMMON_DURATION(US_TX_BEG:US_RX_END:us)%",
         "prediction": f"%RESP({PREDICTION_HEADER})%",
         "version": f"%RESP({VERSION_HEADER})%",
@@ -228,7 +230,12 @@ def _mirror(shadow: Upstream | None) -> Document:
     if shadow is None:
         return {}
     whole = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
-    return {"request_mirror_policies": [{"cluster": cluster_name("shadow", shadow), "runtime_fraction": whole}]}
+    policy = {
+        "cluster": cluster_name("shadow", shadow),
+        "runtime_fraction": whole,
+        "request_headers_mutations": [{"append": _header(ARM_HEADER, "shadow")}],
+    }
+    return {"request_mirror_policies": [policy]}
 
 
 def _unprotected(settings: GatewaySettings) -> Document:

@@ -44,6 +44,7 @@ def line(number: int, **changes: object) -> bytes:
         "details": "via_upstream",
         "upstream": "127.0.0.1:8500",
         "total_us": 1500,
+        "stream_ms": 2,
         "upstream_us": 1200,
         "prediction": f"p-{number}",
         "version": "7",
@@ -89,7 +90,8 @@ def test_a_line_becomes_a_typed_record() -> None:
         ({"status": 200, "flags": "UC"}, True, True, False),
         ({"status": 401, "details": "missing_api_key"}, False, False, False),
         ({"status": 429, "flags": "RL", "details": "local_rate_limited"}, False, False, False),
-        ({"status": 0, "flags": "DC", "details": "downstream_remote_disconnect"}, False, False, True),
+        ({"status": 0, "flags": "DC", "details": "downstream_remote_disconnect"}, True, False, True),
+        ({"status": 0, "flags": "DC", "details": "downstream_x", "upstream": None}, False, False, True),
     ],
 )
 def test_an_answer_is_held_against_the_arm_only_if_the_arm_was_asked(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable
 from http.cookies import SimpleCookie
@@ -14,7 +15,7 @@ from tidegate.core.assignment import assigned_arm
 from tidegate.core.config import Config
 from tidegate.core.errors import UsageError
 from tidegate.serving.gateway import AccessLogReader, AccessRecord, Gateway, GatewaySettings, GatewayState, Upstream
-from tidegate.serving.http_client import Answer
+from tidegate.serving.http_client import Answer, request_bytes
 
 Make = Callable[..., Any]
 
@@ -120,6 +121,7 @@ def test_a_shadow_sees_every_prediction_and_its_answers_are_dropped(echo: Make, 
     while len(shadow.heads) < 100 and time.monotonic() < end:
         time.sleep(0.02)
     assert len(shadow.heads) == 100
+    assert all(b"x-tidegate-arm: shadow" in head for head in shadow.heads)
     assert len(logged(gateway, 100)) == 100
 
 
@@ -183,6 +185,20 @@ def test_a_service_that_hangs_is_a_failed_attempt(echo: Make, new_gateway: Make,
     (record,) = logged(gateway, 1)
     assert (record.failed, record.counts, record.arm, record.flags) == (True, True, "stable", ("UT",))
     assert len(stable.heads) == 1
+
+
+def test_a_client_that_gives_up_waiting_is_logged_as_such(echo: Make, new_gateway: Make) -> None:
+    """Clients leave slow answers: the record keeps how long they waited, and for which arm."""
+    stable = echo("r-stable")
+    stable.delay = 5.0
+    gateway = new_gateway(timeout=10.0)
+    gateway.start(GatewayState(stable.upstream))
+    with socket.create_connection((gateway.settings.host, gateway.settings.port)) as client:
+        client.sendall(request_bytes("POST", "/predict", {"host": "test", "x-user-id": "anna"}, b"{}"))
+        time.sleep(0.5)
+    (record,) = logged(gateway, 1)
+    assert (record.left, record.counts, record.failed, record.arm) == (True, True, False, "stable")
+    assert 0.4 < record.seconds < 2.0
 
 
 def test_the_settings_come_from_the_config(monkeypatch: pytest.MonkeyPatch) -> None:

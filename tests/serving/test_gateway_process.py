@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tidegate.core.errors import TidegateError
+from tidegate.core.errors import Temporary, TidegateError
 from tidegate.serving.gateway import AccessLogReader, GatewaySettings, GatewayState
 from tidegate.serving.gateway.binary import find_envoy
 from tidegate.serving.gateway.process import validate
@@ -40,6 +40,8 @@ def test_a_killed_envoy_starts_again_and_the_log_goes_on(echo: Make, new_gateway
     os.kill(gateway.pid, signal.SIGKILL)
     wait(lambda: not gateway.ready())
     assert gateway.pid is None
+    with pytest.raises(Temporary):
+        gateway.apply(state)
     with gateway.log.open("a") as file:
         file.write('{"at":"17953')
     assert gateway.start(state) is False
