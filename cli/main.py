@@ -28,10 +28,13 @@ _HERE: Final = "tidegate.cli.commands."
 # name -> module:attribute, help, panel; the order is the order of the help.
 COMMANDS: Final = MappingProxyType(
     {
+        "train": Line(_HERE + "train:train", "Contract, train, evaluate; only what changed.", DATA),
+        "model": Line(_HERE + "model:app", "List, show, compare and adopt versions of the model.", DATA),
         "release": Line(_HERE + "release:app", "List, show and restore releases.", DATA),
         "freeze": Line(_HERE + "freeze:freeze", "Stop automatic retrains and rollouts.", RUN),
         "unfreeze": Line(_HERE + "freeze:unfreeze", "Allow automatic retrains and rollouts again.", RUN),
         "events": Line(_HERE + "events:events", "Show every decision, with who took it.", WATCH),
+        "step": Line(_HERE + "step:step", "Run one step of a flow, for DVC stages and Workflow pods.", SETUP),
         "doctor": Line(_HERE + "doctor:app", "Say what is missing on this machine, one fix per finding.", SETUP),
         "config": Line(_HERE + "config:config", "Print tidegate.yaml as it was resolved.", SETUP),
         "schema": Line(_HERE + "schema:schema", "Print the JSON schema of tidegate.yaml, for editors.", SETUP),

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Floats = NDArray[np.floating]
+    # The formulas work in the precision of the weights, which is whatever the caller chose.
+    Floats = NDArray[Any]
     Statistic = Callable[[Floats], Floats]
 
 Direction = Literal["higher", "lower"]
@@ -147,21 +148,28 @@ def _classification(name: str, scored: Scored) -> Statistic:
     curve = _roc_auc if name == "roc_auc" else _average_precision
     if len(scored.classes) == 2:  # noqa: PLR2004 - binary
         return curve(hot[:, 1], scored.scores[:, 1])
-    return _average([curve(hot[:, k], scored.scores[:, k]) for k in range(len(scored.classes))])
+    # A class that no row has (or all have) cannot be ranked against the rest.
+    told_apart = [k for k in range(len(scored.classes)) if 0 < hot[:, k].sum() < len(hot)]
+    return _average([curve(hot[:, k], scored.scores[:, k]) for k in told_apart])
 
 
 def _mean(values: Floats) -> Statistic:
     """The weighted mean of one number for each row."""
 
     def of(weights: Floats) -> Floats:
-        return (values.astype(weights.dtype) @ weights) / weights.sum(axis=0)
+        means: Floats = (values.astype(weights.dtype) @ weights) / weights.sum(axis=0)
+        return means
 
     return of
 
 
 def _average(parts: list[Statistic]) -> Statistic:
-    """The unweighted mean over classes (one-vs-rest)."""
-    return lambda weights: sum(part(weights) for part in parts) / len(parts)  # type: ignore[return-value]
+    """The unweighted mean over classes (one-vs-rest); NaN for none."""
+    import numpy as np
+
+    if not parts:
+        return lambda weights: np.full(weights.shape[1], np.nan)
+    return lambda weights: np.mean([part(weights) for part in parts], axis=0)
 
 
 def _r2(truth: Floats, error: Floats) -> Statistic:
@@ -169,7 +177,7 @@ def _r2(truth: Floats, error: Floats) -> Statistic:
     return lambda weights: 1 - squares(weights) / (total(weights) - first(weights) ** 2)
 
 
-def _counts(name: str, actual: NDArray[np.generic], predicted: NDArray[np.generic]) -> Statistic:
+def _counts(name: str, actual: NDArray[Any], predicted: NDArray[Any]) -> Statistic:
     """F1, precision or recall of one class from weighted counts; 0 where nothing was predicted or is there."""
     import numpy as np
 
@@ -178,7 +186,8 @@ def _counts(name: str, actual: NDArray[np.generic], predicted: NDArray[np.generi
     def of(weights: Floats) -> Floats:
         hits, claims, cases = (part.astype(weights.dtype) @ weights for part in (hit, said, there))
         below = {"precision": claims, "recall": cases}.get(name, (claims + cases) / 2)
-        return np.divide(hits, below, out=np.zeros_like(hits), where=below > 0)
+        shares: Floats = np.divide(hits, below, out=np.zeros_like(hits), where=below > 0)
+        return shares
 
     return of
 
@@ -199,7 +208,8 @@ def _roc_auc(positive: NDArray[np.generic], score: Floats) -> Statistic:
     def of(weights: Floats) -> Floats:
         passed = _running(weights[no])
         beaten = (passed[below] + passed[through]) / 2 if tied else passed[below]
-        return np.einsum("ib,ib->b", weights[yes], beaten) / (weights[yes].sum(axis=0) * passed[-1])
+        area: Floats = np.einsum("ib,ib->b", weights[yes], beaten) / (weights[yes].sum(axis=0) * passed[-1])
+        return area
 
     return of
 
@@ -217,7 +227,8 @@ def _average_precision(positive: NDArray[np.generic], score: Floats) -> Statisti
         hits, alarms = _running(weights[yes])[hits_at], _running(weights[no])[alarms_at]
         found = hits + alarms
         precision = np.divide(hits, found, out=np.zeros_like(hits), where=found > 0)
-        return np.einsum("ib,ib->b", weights[yes], precision) / weights[yes].sum(axis=0)
+        area: Floats = np.einsum("ib,ib->b", weights[yes], precision) / weights[yes].sum(axis=0)
+        return area
 
     return of
 

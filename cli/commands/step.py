@@ -1,0 +1,27 @@
+"""`tidegate step`: one step of a flow by itself; what DVC stages and Workflow pods call."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tidegate.cli.terminal import terminal
+from tidegate.core.errors import Conflict, ExitCode, Temporary, TidegateError
+
+
+def step(
+    name: Annotated[str, typer.Argument(help="contract, train or evaluate.", metavar="NAME")],
+) -> None:
+    """Run one step of a flow, whatever changed. Exit code 78 means that trying again cannot help."""
+    from tidegate.pipelines.runners import local
+
+    t = terminal()
+    try:
+        local.run_step(t.project, name, t.progress)
+    except (Temporary, Conflict):
+        raise
+    except TidegateError as error:
+        error.exit_code = ExitCode.DO_NOT_RETRY
+        raise
+    t.show({"kind": "step", "step": name}, lambda console: console.print(f"Step {name} is done."))

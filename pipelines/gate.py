@@ -1,0 +1,170 @@
+"""The gate's decision: measured facts and the `gate` section in, a GateResult with every reason out. No I/O.
+
+Nothing that could not be measured passes: a metric without a bound, a slice column that is not there and a latency
+nobody measured are reasons to refuse.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tidegate.core.artifacts import GateResult
+
+if TYPE_CHECKING:
+    from tidegate.core.config import Gate
+    from tidegate.core.metrics import Direction
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One metric of both models on the same rows.
+
+    Args:
+        metric: its name.
+        challenger: its value.
+        champion: its value.
+        advantage_low: the 95 % lower bound of how much better the challenger is; NaN if there is none.
+        tolerance: how much worse is accepted, in the metric's unit.
+        slice: which rows, as `column = value`; empty for all of them.
+        rows: how many.
+    """
+
+    metric: str
+    challenger: float
+    champion: float
+    advantage_low: float
+    tolerance: float
+    slice: str = ""
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One field of a request: its kind, and whether it may be missing."""
+
+    name: str
+    kind: str
+    nullable: bool
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything measured about a challenger, and about the champion where there is one.
+
+    Args:
+        metric: the decisive metric; `value` is the challenger's, `direction` says which way is better.
+        champion: the version compared with, None if the model has none.
+        comparisons: of the decisive metric, the checks and the slices.
+        problems: what could not be measured, a sentence each.
+        notes: what a reader should know, a sentence each.
+        latency_p99: seconds for one row; None if it was not measured.
+        size: bytes of the model; None if it was not measured.
+        columns, champion_columns: what callers send to each.
+    """
+
+    metric: str
+    value: float
+    direction: Direction
+    champion: int | None = None
+    comparisons: Sequence[Comparison] = ()
+    problems: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    latency_p99: float | None = None
+    size: int | None = None
+    columns: Sequence[Column] = ()
+    champion_columns: Sequence[Column] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    good: bool
+    text: str
+
+
+def decide(facts: Facts, gate: Gate) -> GateResult:
+    """Pass only if nothing speaks against it; every reason is given, refusals first."""
+    findings = [
+        *(_Finding(good=False, text=problem) for problem in facts.problems),
+        *_required(facts, gate),
+        *(_compared(one, facts.champion) for one in facts.comparisons),
+        *_schema(facts),
+        *_budgets(facts, gate),
+        *(_Finding(good=True, text=note) for note in facts.notes),
+    ]
+    if facts.champion is None:
+        findings.append(_Finding(good=True, text="there is no champion to compare with"))
+    ordered = sorted(findings, key=lambda finding: finding.good)
+    return GateResult(
+        passed=all(finding.good for finding in findings),
+        reasons=tuple(("ok: " if one.good else "refused: ") + one.text for one in ordered),
+        champion=facts.champion,
+        metrics={**facts.metrics, facts.metric: facts.value},
+    )
+
+
+def _required(facts: Facts, gate: Gate) -> list[_Finding]:
+    if gate.required is None:
+        return []
+    if not math.isfinite(facts.value):
+        return [_Finding(good=False, text=f"{facts.metric} is not defined on the holdout")]
+    higher = facts.direction == "higher"
+    good = facts.value >= gate.required if higher else facts.value <= gate.required
+    word = "at least" if higher else "at most"
+    return [_Finding(good, f"{facts.metric} is {facts.value:.4g}, {word} {gate.required:.4g} is required")]
+
+
+def _compared(one: Comparison, champion: int | None) -> _Finding:
+    where = f" where {one.slice} ({one.rows:,} rows)" if one.slice else ""
+    text = f"{one.metric}{where} is {one.challenger:.4g}, version {champion} has {one.champion:.4g}"
+    if not math.isfinite(one.advantage_low):
+        return _Finding(good=False, text=f"{text}; too few rows to say how much worse it could be")
+    worse = -one.advantage_low
+    could = f"worse by at most {worse:.4g}" if worse > 0 else f"better by at least {one.advantage_low:.4g}"
+    # A hair of float noise must not refuse an identical model with tolerance 0.
+    return _Finding(
+        good=worse <= one.tolerance + 1e-12, text=f"{text}: {could} (95 %), {one.tolerance:.4g} is tolerated"
+    )
+
+
+def _schema(facts: Facts) -> list[_Finding]:
+    """Whether requests that the champion answers can be answered by the challenger: both get the same ones."""
+    if facts.champion is None:
+        return []
+    new, old = ({column.name: column for column in side} for side in (facts.columns, facts.champion_columns))
+    findings = []
+    for name, column in new.items():
+        before = old.get(name)
+        if before is None:
+            text = f"column {name!r} is new; callers of version {facts.champion} do not send it"
+            findings.append(_Finding(good=column.nullable, text=text + (", and it may be missing" * column.nullable)))
+        elif not _accepts(column.kind, before.kind):
+            text = f"column {name!r} changed from {before.kind} to {column.kind}"
+            findings.append(_Finding(good=False, text=text))
+        elif before.nullable and not column.nullable:
+            text = f"column {name!r} may be missing in requests to version {facts.champion}, but not any more"
+            findings.append(_Finding(good=False, text=text))
+    findings += [
+        _Finding(good=False, text=f"column {name!r} is gone; callers of version {facts.champion} send it")
+        for name in old
+        if name not in new
+    ]
+    return findings or [_Finding(good=True, text="callers send the same columns")]
+
+
+def _accepts(new: str, old: str) -> bool:
+    return new == old or (new, old) == ("number", "integer")
+
+
+def _budgets(facts: Facts, gate: Gate) -> list[_Finding]:
+    findings = []
+    if gate.latency_p99 is not None and facts.latency_p99 is not None:
+        text = f"one row takes {facts.latency_p99 * 1e3:.3g} ms at p99, {gate.latency_p99 * 1e3:.3g} ms is allowed"
+        findings.append(_Finding(facts.latency_p99 <= gate.latency_p99, text))
+    if gate.size is not None and facts.size is not None:
+        text = f"the model has {facts.size / 1e6:.3g} MB, {gate.size / 1e6:.3g} MB is allowed"
+        findings.append(_Finding(facts.size <= gate.size, text))
+    return findings

@@ -1,0 +1,187 @@
+"""The reproducible half on this machine: contract -> train -> evaluate, in this process, only what changed.
+
+DVC decides what changed; if nothing did, nothing heavier than DVC is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tidegate.core.artifacts import DatasetRef
+from tidegate.core.errors import TidegateError, UsageError
+from tidegate.core.project import Project
+
+if TYPE_CHECKING:
+    from tidegate.core.progress import Progress
+    from tidegate.pipelines.dvc_repo import StageOutcome
+
+STEPS = ("contract", "train", "evaluate")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What `tidegate train` did: `metrics` are the holdout's, `stages` say what ran."""
+
+    changed: bool
+    run_id: str
+    metrics: Mapping[str, float]
+    metric: str
+    data: DatasetRef
+    seconds: float
+    stages: tuple[StageOutcome, ...]
+
+
+def train(project: Project, params: Mapping[str, str], progress: Progress) -> TrainResult:
+    """Bring contract, model and evaluation up to date.
+
+    Args:
+        project: the project; `params` are written into its tidegate.yaml first.
+        params: new values of `train.params`, as typed.
+        progress: told what runs.
+
+    Raises:
+        UsageError: no such param; the data file is missing.
+        ContractFailed: the data breaks its contract.
+        TidegateError: training failed, or MLflow's database is unreadable.
+    """
+    from tidegate.registry import sqlite_probe
+
+    started = time.monotonic()
+    project = _with(project, params, progress)
+    sqlite_probe.probe(project.mlflow_uri)
+    stages = tuple(_run_stages(project, progress))
+    run_id = _living_run(project, progress)
+    metrics, metric = _measured(project)
+    return TrainResult(
+        changed=any(stage.changed for stage in stages),
+        run_id=run_id,
+        metrics=metrics,
+        metric=metric,
+        data=_data(project),
+        seconds=round(time.monotonic() - started, 3),
+        stages=stages,
+    )
+
+
+def run_step(project: Project, name: str, progress: Progress) -> None:
+    """Run one step by itself, whatever DVC thinks of it: what a DVC stage and a Workflow pod call.
+
+    Raises:
+        UsageError: there is no such step.
+    """
+    steps = _steps(project, progress)
+    if name not in steps:
+        raise UsageError(f"There is no step called {name}.", f"Steps: {', '.join(steps)}.")
+    steps[name]()
+
+
+def _with(project: Project, params: Mapping[str, str], progress: Progress) -> Project:
+    """The project with the overrides written to its file and read back."""
+    if not params:
+        return project
+    from tidegate.core.config import FILE_NAME, load
+    from tidegate.pipelines.params_edit import override
+
+    for sentence in override(project.root / FILE_NAME, params):
+        progress.note(sentence)
+    return Project(project.root, load(project.root, project.env), project.env)
+
+
+def _run_stages(project: Project, progress: Progress) -> list[StageOutcome]:
+    from tidegate.pipelines.dvc_repo import run_stages
+
+    environ = None
+    if project.config.train.stage is not None:
+        from tidegate.pipelines.steps.train import script_environment
+
+        environ = script_environment(project)
+    return run_stages(project.root, _steps(project, progress), progress, environ)
+
+
+def _steps(project: Project, progress: Progress) -> dict[str, Callable[[], None]]:
+    """Step name -> the work; a step's module is imported when it runs."""
+
+    def contract() -> None:
+        _check_contract(project, progress)
+
+    def fit() -> None:
+        from tidegate.pipelines.steps import train as step
+
+        step.run(project, progress)
+
+    def evaluate() -> None:
+        from tidegate.pipelines.steps import evaluate as step
+
+        step.run(project, progress)
+
+    return dict(zip(STEPS, (contract, fit, evaluate), strict=True))
+
+
+def _check_contract(project: Project, progress: Progress) -> None:
+    from tidegate.pipelines.dataset import read_frame
+    from tidegate.pipelines.dvc_repo import verify_data
+    from tidegate.pipelines.steps.contract import check_contract
+
+    verify_data(project)
+    with progress.task("check the contract"):
+        result = check_contract(
+            read_frame(project.path(project.config.data.path)), project.path(project.config.contract)
+        )
+    project.out_dir.mkdir(exist_ok=True)
+    text = json.dumps(result.document(), indent=1, ensure_ascii=False) + "\n"
+    (project.out_dir / "contract.json").write_text(text, encoding="utf-8")
+    result.require()
+
+
+def _living_run(project: Project, progress: Progress) -> str:
+    """The run of out/run.json as MLflow knows it; a run that MLflow lost is logged again from the outputs.
+
+    DVC's run-cache may bring back outputs whose run was deleted, or that another machine's MLflow holds.
+    """
+    from tidegate.registry import sqlite_probe
+
+    recorded = str(_read(project.out_dir / "run.json").get("run_id", ""))
+    found = sqlite_probe.find_run(project.mlflow_uri, recorded)
+    if found is None:
+        from tidegate.registry.mlflow_registry import open_registry
+
+        found = open_registry(project).find_run(recorded)
+    return found or _log_again(project, recorded, progress)
+
+
+def _log_again(project: Project, run_id: str, progress: Progress) -> str:
+    from tidegate.pipelines.steps.evaluate import EVALUATION_FOLDER
+    from tidegate.pipelines.steps.train import MODEL_FOLDER, RunFile, run_source
+    from tidegate.registry.mlflow_registry import open_registry
+
+    out = project.out_dir
+    with progress.task("log the run again from its outputs"):
+        registry = open_registry(project)
+        source = run_source(project, RunFile.read(out).data)
+        copy = registry.restore_run(run_id, source, out / MODEL_FOLDER)
+        registry.log_results(copy, _measured(project)[0], out / EVALUATION_FOLDER)
+    progress.note(f"MLflow had lost the run {run_id}; it was logged again as {copy}.")
+    return copy
+
+
+def _measured(project: Project) -> tuple[dict[str, float], str]:
+    document = _read(project.out_dir / "evaluation" / "metrics.json")
+    return dict(document.get("metrics") or {}), str(document.get("metric", ""))
+
+
+def _data(project: Project) -> DatasetRef:
+    data = _read(project.out_dir / "run.json").get("data") or {}
+    return DatasetRef(str(data.get("path", "")), str(data.get("md5", "")), data.get("rows"))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TidegateError(f"{file.name} in {file.parent} is missing or damaged.", "Run `tidegate train`.") from error
+    return document if isinstance(document, dict) else {}

@@ -1,0 +1,171 @@
+"""A model's folder on disk: its hash, what it says about itself, and loading it.
+
+A model file is hostile until its content hash is the one recorded when it was made: `load` opens only
+skops and ONNX files, and pickles only where `serve.allow_pickle` says so. Loading needs no MLflow except for
+flavours that only MLflow can open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tidegate.core.errors import Permanent, TidegateError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MODEL_FILE = "MLmodel"
+_CHUNK = 1 << 20
+# Loaders whose file formats hold data only. Everything else may run code of the file's choosing.
+_SAFE_LOADERS = frozenset({"mlflow.onnx", "mlflow.xgboost", "mlflow.catboost"})
+
+
+class Predictor(Protocol):
+    """What every loaded model can do; `predict_proba` where the model has one."""
+
+    def predict(self, inputs: pd.DataFrame) -> Any:
+        """One prediction for each row."""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderFacts:
+    """What an MLmodel file says: flavours, signature and the `tidegate` part of its metadata."""
+
+    flavors: Mapping[str, Mapping[str, Any]]
+    metadata: Mapping[str, Any]
+    signature: Mapping[str, Any]
+    model_id: str | None
+
+
+def tree_sha256(folder: Path) -> str:
+    """The sha256 over names and contents of all files below `folder`, in sorted order.
+
+    Python's own caches are left out, because importing the folder's code writes them.
+    """
+    total = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+        total.update(f"{file.relative_to(folder).as_posix()}\0".encode())
+        digest = hashlib.sha256()
+        with file.open("rb") as stream:
+            while block := stream.read(_CHUNK):
+                digest.update(block)
+        total.update(digest.digest())
+    return total.hexdigest()
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files below `folder`."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def facts(folder: Path) -> FolderFacts:
+    """Read the folder's MLmodel file.
+
+    Raises:
+        TidegateError: there is none, or it is not YAML.
+    """
+    import yaml
+
+    file = folder / MODEL_FILE
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise TidegateError(
+            f"{folder} holds no {MODEL_FILE} file.", "Run `tidegate train` to make it again."
+        ) from error
+    except yaml.YAMLError as error:
+        raise TidegateError(f"{file} is damaged: {error}", "Run `tidegate train` to make it again.") from error
+    if not isinstance(document, dict):
+        raise TidegateError(f"{file} is empty or damaged.", "Run `tidegate train` to make it again.")
+    return FolderFacts(
+        flavors=document.get("flavors") or {},
+        metadata=(document.get("metadata") or {}).get("tidegate") or {},
+        signature=document.get("signature") or {},
+        model_id=document.get("model_id"),
+    )
+
+
+def needs_pickle(folder: Path) -> bool:
+    """Whether opening the model would run a pickle or code of the folder's choosing."""
+    flavors = facts(folder).flavors
+    if "sklearn" in flavors:
+        return flavors["sklearn"].get("serialization_format") != "skops"
+    return flavors.get("python_function", {}).get("loader_module") not in _SAFE_LOADERS
+
+
+def load(folder: Path, *, allow_pickle: bool) -> Predictor:
+    """Open the model of `folder` as something that predicts from a frame of its inputs.
+
+    Raises:
+        Permanent: it needs a pickle and `serve.allow_pickle` is false.
+        TidegateError: the file cannot be opened.
+    """
+    known = facts(folder)
+    if not allow_pickle and needs_pickle(folder):
+        raise Permanent(
+            f"The model in {folder.name}/ can only be opened with pickle, which may run any code.",
+            "Save it with skops or ONNX, or set `serve: {allow_pickle: true}` if you trust who made it.",
+        )
+    with folder_code(folder):
+        try:
+            if "sklearn" in known.flavors and not needs_pickle(folder):
+                return _load_skops(folder, known.flavors["sklearn"])
+            return _load_pyfunc(folder)
+        except TidegateError:
+            raise
+        except Exception as error:
+            raise TidegateError(
+                f"The model in {folder} cannot be opened: {type(error).__name__}: {error}",
+                "It may need a package or file that is not here; `train.code` names code that travels with a model.",
+            ) from error
+
+
+@contextmanager
+def folder_code(folder: Path) -> Iterator[None]:
+    """Make the modules that travel in `folder`/code importable for the block only.
+
+    Two versions may bring different modules of the same name: each is loaded with its own, and what was
+    imported before is put back afterwards. Objects keep the classes they were made of.
+    """
+    code = folder / "code"
+    if not code.is_dir():
+        yield
+        return
+    names = {path.stem for path in code.iterdir() if path.is_dir() or path.suffix == ".py"}
+
+    def brought() -> dict[str, ModuleType]:
+        return {key: module for key, module in sys.modules.items() if key.partition(".")[0] in names}
+
+    before = brought()
+    for key in before:
+        del sys.modules[key]
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    sys.path.insert(0, str(code))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(code))
+        sys.dont_write_bytecode = writes
+        for key in brought():
+            del sys.modules[key]
+        sys.modules.update(before)
+
+
+def _load_skops(folder: Path, flavor: Mapping[str, Any]) -> Predictor:
+    import skops.io
+
+    model: Predictor = skops.io.load(folder / flavor["pickled_model"], trusted=flavor.get("skops_trusted_types"))
+    return model
+
+
+def _load_pyfunc(folder: Path) -> Predictor:
+    from tidegate.registry.mlflow_registry import load_pyfunc
+
+    return load_pyfunc(folder)
