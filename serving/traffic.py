@@ -39,6 +39,7 @@ class TrafficPlan:
         rps: requests a second.
         users_per_minute: how many new users arrive; all other requests are by one who came before.
         seconds: how long; None until stopped.
+        requests: stop after this many were sent, whatever the time.
         path: where the bodies are posted to.
         unit_header: carries the user.
         headers: sent with every request (an API key).
@@ -54,6 +55,7 @@ class TrafficPlan:
     rps: float = 20.0
     users_per_minute: float = 60.0
     seconds: float | None = None
+    requests: int | None = None
     path: str = "/predict"
     unit_header: str = "x-user-id"
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -173,7 +175,8 @@ class TrafficGenerator:
             # After a pause of this process (a suspended laptop) the missed load is not sent as one burst.
             due = max(due, target - max(1, int(self.plan.rps)))
             for _ in range(target - due):
-                self._send()
+                if not self._over():
+                    self._send()
             due = target
             if now - swept > _SWEEP:
                 swept = now
@@ -187,7 +190,9 @@ class TrafficGenerator:
         return self.report
 
     def _over(self) -> bool:
-        return self._stopped or (self.plan.seconds is not None and self.elapsed() >= self.plan.seconds)
+        plan = self.plan
+        enough = plan.requests is not None and self.report.sent >= plan.requests
+        return self._stopped or enough or (plan.seconds is not None and self.elapsed() >= plan.seconds)
 
     def _send(self) -> None:
         if self._idle:

@@ -11,7 +11,6 @@ request can be on them any more.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import signal
@@ -28,6 +27,7 @@ from tidegate.core.errors import Temporary, TidegateError
 from tidegate.serving.gateway.access_log import end_torn_line, rotated_path, rotated_sequences
 from tidegate.serving.gateway.admin import Admin
 from tidegate.serving.gateway.binary import find_envoy
+from tidegate.serving.gateway.files import replace, write_versioned
 from tidegate.serving.gateway.ports import command_line, require_free
 from tidegate.serving.gateway.render import (
     ROUTES,
@@ -125,9 +125,9 @@ class Gateway:
     def write(self, state: GatewayState) -> None:
         """Write every document that a fresh Envoy needs to serve `state`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        _replace(self._bootstrap, self._bootstrap_text(), mode=0o600)
-        _write(self.folder / _CLUSTERS.file, lambda version: clusters_document(state.upstreams(), version))
-        _write(self.folder / _ROUTES.file, lambda version: routes_document(state, self.settings, version))
+        replace(self._bootstrap, self._bootstrap_text(), mode=0o600)
+        write_versioned(self.folder / _CLUSTERS.file, lambda version: clusters_document(state.upstreams(), version))
+        write_versioned(self.folder / _ROUTES.file, lambda version: routes_document(state, self.settings, version))
 
     def apply(self, state: GatewayState) -> None:
         """Serve `state` from now on; returns once every new request is routed by it. No request is dropped.
@@ -218,7 +218,7 @@ class Gateway:
                 env={"PATH": os.environ.get("PATH", os.defpath)},
                 start_new_session=True,
             )
-        _replace(self.folder / "envoy.pid", str(self._child.pid))
+        replace(self.folder / "envoy.pid", str(self._child.pid))
         try:
             _until(lambda: self._child_died() or self._is_live(), _START_TIMEOUT, "Envoy does not get ready")
         except Temporary:
@@ -276,12 +276,12 @@ class Gateway:
         path = self.folder / subscription.file
         before = path.read_text()
         refused = admin.loaded(subscription.stats).rejected
-        version = _write(path, make)
+        version = write_versioned(path, make)
 
         def settled() -> bool:
             loaded = admin.loaded(subscription.stats)
             if loaded.rejected > refused:
-                _replace(path, before)
+                replace(path, before)
                 reason = admin.refusal(subscription.resource) or "It does not say why."
                 raise TidegateError(f"Envoy refuses the new {subscription.file}.", reason)
             return loaded.version == version
@@ -311,22 +311,6 @@ def validate(settings: GatewaySettings) -> None:
         done = subprocess.run(arguments, capture_output=True, text=True, timeout=_START_TIMEOUT, check=False)
     if done.returncode:
         raise TidegateError("Envoy refuses the gateway's configuration.", (done.stderr or done.stdout).strip()[-1000:])
-
-
-def _write(path: Path, make: Callable[[str], Document]) -> str:
-    """Write a document whose version is the digest of its content, so that the same content is no change."""
-    version = hashlib.sha256(json.dumps(make("")).encode()).hexdigest()[:16]
-    _replace(path, json.dumps(make(version), indent=1))
-    return version
-
-
-def _replace(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write beside and rename in: a reader sees the old file or the new one, never half of one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.unlink(missing_ok=True)
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        file.write(text)
-    beside.replace(path)
 
 
 def _until(done: Callable[[], bool], timeout: float, otherwise: str) -> None:

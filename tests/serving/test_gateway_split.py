@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ from tidegate.core.assignment import assigned_arm
 from tidegate.serving.gateway import AccessLogReader, AccessRecord, Gateway, GatewayState
 from tidegate.serving.http_client import Answer
 from tidegate.serving.route_check import binomial_bounds
-from tidegate.serving.traffic import TrafficPlan, TrafficReport, make_traffic
+from tidegate.serving.traffic import TrafficGenerator, TrafficPlan
 
 Make = Callable[..., Any]
 USERS = [f"user-{number}" for number in range(1000)]
@@ -72,10 +73,10 @@ def test_a_promote_and_a_rollback_under_load_drop_no_request(echo: Make, new_gat
     first, second, third = echo("r-1"), echo("r-2"), echo("r-3")
     gateway = new_gateway(timeout=5.0)
     gateway.start(GatewayState(first.upstream))
-    plan = TrafficPlan(gateway.address, [b'{"rows":[{}]}'], rps=2500, users_per_minute=20_000, seconds=8.2)
-    reports: list[TrafficReport] = []
-    load = threading.Thread(target=lambda: reports.append(make_traffic(plan)))
-    load.start()
+    plan = TrafficPlan(gateway.address, [b'{"rows":[{}]}'], rps=2500, users_per_minute=20_000, requests=20_000)
+    load = TrafficGenerator(plan)
+    thread = threading.Thread(target=lambda: asyncio.run(load.run()))
+    thread.start()
     reader, records = AccessLogReader(gateway.log), []
     steps = [GatewayState(first.upstream, second.upstream, rollout="ro-1", weight=2 * step) for step in range(26)]
     steps.append(GatewayState(second.upstream, first.upstream, rollout="none", weight=0))  # promoted, the old one warm
@@ -86,12 +87,12 @@ def test_a_promote_and_a_rollback_under_load_drop_no_request(echo: Make, new_gat
         if number % 10 == 5:
             gateway.rotate(unread_from=reader.position.sequence, max_bytes=1000, keep=2)
         records += reader.read()
-        time.sleep(0.13)
-    load.join()
-    report = reports[0]
+        while load.report.sent < 20_000 * (number + 1) / (len(steps) + 1):
+            time.sleep(0.01)
+    thread.join()
+    report = load.report
     records += read_all(gateway, report.answered - len(records), reader)
-    assert report.answered >= 20_000
-    assert (report.failed, dict(report.statuses)) == (0, {200: report.answered})
+    assert (report.answered, report.failed, dict(report.statuses)) == (20_000, 0, {200: 20_000})
     assert len(records) == len({record.prediction for record in records}) == report.answered
     assert reader.torn == 0
     wrong = [r for r in records if r.arm != assigned_arm(r.rollout or "", r.unit or "", r.weight or 0)]
