@@ -28,6 +28,8 @@ _HERE: Final = "tidegate.cli.commands."
 # name -> module:attribute, help, panel; the order is the order of the help.
 COMMANDS: Final = MappingProxyType(
     {
+        "init": Line(_HERE + "init:init", "Make a project around your data that ships without an edit.", START),
+        "data": Line(_HERE + "data:app", "Record, check and move the data.", DATA),
         "train": Line(_HERE + "train:train", "Contract, train, evaluate; only what changed.", DATA),
         "model": Line(_HERE + "model:app", "List, show, compare and adopt versions of the model.", DATA),
         "release": Line(_HERE + "release:app", "List, show and restore releases.", DATA),

@@ -16,6 +16,7 @@ import logging
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
@@ -84,10 +85,13 @@ def _opened(root: Path) -> Iterator[Any]:
 
 
 def _quiet() -> None:
-    """No usage reports, and no log lines or bars on stdout, which belongs to `--json`."""
-    opt_out()
-    import dvc.log  # it sets its own levels when it is imported
+    """Import DVC without its log lines on stdout, which belongs to `--json`, and without its wrapper around stdout."""
+    if "dvc" not in sys.modules:
+        opt_out()
+        import colorama  # type: ignore[import-untyped]  # it ships no types; one call of it is used
+        import dvc  # noqa: F401 - importing it sets log levels and calls colorama.init()
 
+        colorama.deinit()
     for name in ("dvc", "dvc_data", "dvc_objects"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -419,6 +423,10 @@ def run_stages(
         ConfigError: dvc.yaml is wrong, or has no stage for a name.
         Conflict: another process holds the repository's lock.
     """
+    from tidegate.pipelines.refresh import recover
+
+    if (restored := recover(root)) is not None:
+        progress.note(f"a refresh of {restored} was interrupted; the data from before it is back")
     outcomes: list[StageOutcome] = []
     with _opened(root) as repo:
         from dvc.repo import lock_repo
