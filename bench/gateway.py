@@ -125,6 +125,7 @@ def main() -> None:
         gateway = Gateway(Path(folder), settings)
         try:
             gateway.start(state)
+            connect(canary).close()
             with connect(stable) as direct, connect(front) as through:
                 result = measure(options.rounds, options.requests, direct, through)
         finally:
