@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def init(
-    directory: Annotated[
+    folder: Annotated[
         Path | None, typer.Argument(metavar="[DIR]", help="The project's folder; made if it does not exist.")
     ] = None,
     source: Annotated[
@@ -36,7 +36,7 @@ def init(
     from tidegate.pipelines.init import init as make
 
     t = terminal()
-    root = t.directory / (directory or Path())
+    root = t.directory / (folder or Path())
     report = make(root, source, target, time=time, example=example, progress=t.progress)
     t.show(report.document(), lambda console: _render(console, report))
 
