@@ -77,15 +77,38 @@ def _graph(model: Predictor, inputs: Sequence[Input]) -> bytes:
         raise NotConverted("skl2onnx is not installed (the `train` extra brings it)") from error
     types = {"number": FloatTensorType, "string": StringTensorType}
     wanted = [(entry.name, types[entry.kind]([None, 1])) for entry in inputs]
-    options = {id(model): {"zipmap": False}} if hasattr(model, "classes_") else None
-    try:
+
+    def attempt(estimator: Any) -> Any:
+        options = {id(estimator): {"zipmap": False}} if hasattr(estimator, "classes_") else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            converted = convert_sklearn(model, "tidegate", initial_types=wanted, options=options)
+            return convert_sklearn(estimator, "tidegate", initial_types=wanted, options=options)
+
+    try:
+        converted = attempt(model if _takes_columns(model) else _joined(model, inputs))
     except Exception as error:
         raise NotConverted(f"skl2onnx cannot convert it: {_first_line(error)}") from error
     graph: bytes = converted.SerializeToString()
     return graph
+
+
+def _takes_columns(model: Any) -> bool:
+    """Whether the first thing that happens to the inputs is a choice of columns by name."""
+    first = model.steps[0][1] if hasattr(model, "steps") else model
+    return type(first).__name__ == "ColumnTransformer"
+
+
+def _joined(model: Any, inputs: Sequence[Input]) -> Any:
+    """The model behind a step that joins the columns, for estimators that take one matrix."""
+    import pandas as pd
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import Pipeline
+
+    names = [entry.name for entry in inputs]
+    if any(entry.kind == "string" for entry in inputs):
+        raise NotConverted("strings need an encoder in a ColumnTransformer at the start of the model")
+    join = ColumnTransformer([("columns", "passthrough", names)]).fit(pd.DataFrame([[0.0] * len(names)], columns=names))
+    return Pipeline([("join", join), ("model", model)])
 
 
 def _tensor_names(file: Path, inputs: Sequence[Input]) -> tuple[Input, ...]:

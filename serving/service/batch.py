@@ -75,9 +75,13 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
-        self._pending.append(_Waiting(rows, future))
+        entry = _Waiting(rows, future)
+        self._pending.append(entry)
         self.counts.queued += len(rows)
-        if not self._scheduled and not self._busy:
+        if self._busy:
+            # Whoever waits behind the worker gets a deadline; who is answered at once never pays for one.
+            entry.timer = loop.call_later(self._timeout, _expire, future)
+        elif not self._scheduled:
             self._scheduled = True
             loop.call_soon(self._flush)
         return future
@@ -98,12 +102,16 @@ class Batcher:
             else:
                 self._offload(batch, rows)
         if self._busy:
-            self._start_timers()
+            loop = asyncio.get_running_loop()
+            for entry in self._pending:
+                entry.timer = entry.timer or loop.call_later(self._timeout, _expire, entry.future)
 
     def _take(self) -> list[_Waiting]:
+        # A slow model gets smaller batches: one that outlives everybody's timeout would answer nobody.
+        most = MAX_ROWS if not self._row_seconds else min(MAX_ROWS, int(self._timeout / 2 / self._row_seconds))
         batch: list[_Waiting] = []
         rows = 0
-        while self._pending and (not batch or rows + len(self._pending[0].rows) <= MAX_ROWS):
+        while self._pending and (not batch or rows + len(self._pending[0].rows) <= most):
             entry = self._pending.popleft()
             self.counts.queued -= len(entry.rows)
             if not entry.future.done():
@@ -136,13 +144,6 @@ class Batcher:
             self._flush()
 
         loop.run_in_executor(self._worker, self._run, batch).add_done_callback(finished)
-
-    def _start_timers(self) -> None:
-        """Whoever waits behind the worker gets a deadline; requests that are answered at once never pay for one."""
-        loop = asyncio.get_running_loop()
-        for entry in self._pending:
-            if entry.timer is None:
-                entry.timer = loop.call_later(self._timeout, _expire, entry.future)
 
     def _run(self, batch: list[_Waiting]) -> list[Answer | Exception]:
         """One answer an entry. If a batch fails, each entry is tried alone, so one bad request harms nobody else."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Coroutine, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,13 @@ from sklearn.preprocessing import OneHotEncoder
 
 from tidegate.core.config import Serve
 from tidegate.serving.package import BentoRef, Source, package
+from tidegate.serving.rows import request_rows
 from tidegate.serving.service import hooks as hook_files
 from tidegate.serving.service import tensors
+from tidegate.serving.service.batch import Batcher
 from tidegate.serving.service.lane import Lane
-from tidegate.serving.service.manifest import Column
+from tidegate.serving.service.manifest import Column, Input
+from tidegate.serving.service.model import Model
 
 # A keyword, a space and a dot, a letter beyond ASCII, a leading digit, and names that clash with ONNX outputs.
 KINDS = {
@@ -60,14 +63,19 @@ class Maker:
 
     root: Path
     made: int = 0
-    homes: dict[str, Any] = field(default_factory=dict)
 
     def columns(self, frame: pd.DataFrame, kinds: Mapping[str, str]) -> list[Column]:
         """Request columns of the frame."""
         return [Column(name, kind, bool(frame[name].isna().any())) for name, kind in kinds.items()]  # type: ignore[arg-type] # checked by the struct
 
     def folder(
-        self, estimator: Any, columns: list[Column], *, task: str, hooks: str | None = None, inputs: list[str] | None = None
+        self,
+        estimator: Any,
+        columns: list[Column],
+        *,
+        task: str,
+        hooks: str | None = None,
+        inputs: list[str] | None = None,
     ) -> Path:
         """An MLflow model folder as `train` leaves it."""
         self.made += 1
@@ -80,7 +88,7 @@ class Maker:
             "columns": [{"name": c.name, "kind": c.kind, "nullable": c.nullable} for c in columns],
             "inputs": [{"name": name, "kind": kinds.get(name, "number")} for name in inputs or list(kinds)],
             "task": task,
-            "classes": [c.item() for c in estimator.classes_] if task == "classification" else None,
+            "classes": estimator.classes_.tolist() if task == "classification" else None,
             "hooks": "features.py" if hooks else None,
         }
         if hooks:
@@ -107,8 +115,6 @@ class Maker:
 
 
 def _plain_inputs(columns: list[Column]) -> Any:
-    from tidegate.serving.service.manifest import Input
-
     return [Input(c.name, c.name, "string" if c.kind == "string" else "number") for c in columns]
 
 
@@ -161,10 +167,9 @@ class Reply:
         return json.loads(self.body)
 
 
-Call = Callable[..., Any]
-
-
-async def call(lane: Lane, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Reply:
+async def call(
+    lane: Lane, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+) -> Reply:
     """One request straight into the ASGI app."""
     given = {"content-type": "application/json", **(headers or {})}
     scope = {
@@ -188,3 +193,51 @@ async def call(lane: Lane, method: str, path: str, body: bytes = b"", headers: M
         {name.decode(): value.decode() for name, value in sent[0]["headers"]},
         b"".join(part.get("body", b"") for part in sent[1:]),
     )
+
+
+class Served:
+    """A lane with a warm model and a loop of its own."""
+
+    def __init__(self, model: OddModel) -> None:
+        self.model = Model(model.bento.bundle)
+        self.model.warm()
+        self.lane = Lane(release="r-1234567890")
+        self.lane.serve(self.model, Batcher(self.model.predict, 5.0))
+        self.rows = request_rows(model.columns, model.frame)
+        self.runner = asyncio.Runner()
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self.runner.run(coroutine)
+
+    def __call__(self, method: str, path: str, body: Any = b"", **headers: str) -> Reply:
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.run(call(self.lane, method, path, raw, named))
+
+    def close(self) -> None:
+        self.runner.close()
+
+    def predict(self, *rows: Any, **headers: str) -> Reply:
+        """POST /predict."""
+        return self("POST", "/predict", {"rows": rows}, **headers)
+
+    def infer(self, rows: list[dict[str, Any]]) -> Reply:
+        inputs = [
+            {"name": name, "shape": [len(rows)], "datatype": "BYTES", "data": [row[name] for row in rows]}
+            for name in rows[0]
+        ]
+        return self("POST", "/v2/models/demand/infer", {"id": "seven", "inputs": inputs})
+
+
+@pytest.fixture(scope="session")
+def served(odd: OddModel) -> Iterator[Served]:
+    """The odd model behind a lane."""
+    made = Served(odd)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def ask() -> Any:
+    """Sends one request straight into a lane."""
+    return call

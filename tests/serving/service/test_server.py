@@ -1,0 +1,171 @@
+"""Real serving processes: start, serve, stay responsive, drain, refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from tidegate.serving.service.manifest import Column
+
+# Python that computes without ever giving the interpreter away by itself, 300 ms for each row.
+SLOW = """
+import time
+def respond(predictions):
+    end = time.perf_counter() + 0.3 * len(predictions)
+    while time.perf_counter() < end:
+        sum(range(100))
+    return predictions
+"""
+
+
+class Server:
+    """One process and a client to it."""
+
+    def __init__(self, bundle: Path, log: Path) -> None:
+        self.port = free_port()
+        self.log = log
+        command = [sys.executable, "-m", "tidegate.serving.service", "--bundle", str(bundle), "--port", str(self.port)]
+        with log.open("wb") as stream:
+            self.process = subprocess.Popen(command, stderr=stream, env={**os.environ, "TIDEGATE_RELEASE": "r-1"})
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
+
+    def ready(self) -> float:
+        """Seconds until /readyz says 200."""
+        begun = time.perf_counter()
+        while time.perf_counter() - begun < 30:
+            try:
+                if self.http.get("/readyz").status_code == 200:
+                    return time.perf_counter() - begun
+            except httpx.TransportError:
+                assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.01)
+        raise AssertionError(self.log.read_text())
+
+    def stop(self) -> int:
+        """SIGTERM and the exit code."""
+        self.http.close()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+
+def free_port() -> int:
+    """A free port below the ephemeral range."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[Path], Server]]:
+    """Start a server of a bundle; it is stopped at the end."""
+    running: list[Server] = []
+
+    def begin(bundle: Path) -> Server:
+        running.append(Server(bundle, tmp_path / f"server{len(running)}.log"))
+        return running[-1]
+
+    yield begin
+    for server in running:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def slow_bundle(maker: Any) -> Path:
+    """A Python model whose respond hook takes 300 ms a row and holds the interpreter."""
+    frame = pd.DataFrame({"x": np.linspace(-1, 1, 100)})
+    columns = [Column("x", "number")]
+    model = LogisticRegression().fit(frame, frame["x"] > 0)
+    folder = maker.folder(model, columns, task="classification", hooks=SLOW)
+    bundle: Path = maker.package(folder, frame, runtime="native", timeout=10.0).bundle
+    return bundle
+
+
+def test_a_bento_process_serves_predictions_and_bentomls_own_pages(
+    start: Callable[[Path], Server], odd: Any, served: Any
+) -> None:
+    """Ready within 5 seconds, the lane's answer on /predict, BentoML's app for the rest, exit 0 at SIGTERM."""
+    server = start(odd.bento.bundle)
+    assert server.ready() < 5
+    reply = server.http.post("/predict", json={"rows": served.rows[:3]})
+    assert reply.status_code == 200
+    assert reply.json() == served.predict(*served.rows[:3]).json
+    assert reply.headers["x-tidegate-release"] == "r-1"
+    assert server.http.post("/predict", content=b"x" * 1_000_001).status_code in {413, 415}
+    documentation = server.http.get("/docs.json").json()
+    assert "/predict" in documentation["paths"]
+    assert server.http.get("/livez").status_code == 200
+    assert 'tidegate_requests_total{status="200",arm=""} 1' in server.http.get("/metrics").text
+    assert server.stop() == 0
+
+
+def test_a_changed_bundle_ends_with_one_clear_line(start: Callable[[Path], Server], odd: Any, tmp_path: Path) -> None:
+    """Exit 1 and the reason; it never becomes ready."""
+    import shutil
+
+    bundle = tmp_path / "bundle"
+    shutil.copytree(odd.bento.bundle, bundle)
+    (bundle / "model.onnx").write_bytes(b"something else")
+    server = start(bundle)
+    assert server.process.wait(20) == 1
+    assert "cannot be opened" in server.log.read_text()
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_sigterm_answers_what_is_in_flight(start: Callable[[Path], Server], slow_bundle: Path) -> None:
+    """Three slow requests are under way when it comes; all are answered, and the process ends with 0."""
+    server = start(slow_bundle)
+    server.ready()
+    with ThreadPoolExecutor(3) as pool:
+        url = f"http://127.0.0.1:{server.port}/predict"
+        waiting = [pool.submit(httpx.post, url, json={"rows": [{"x": 0.5}]}, timeout=20) for _ in range(3)]
+        time.sleep(0.3)
+        assert server.stop() == 0
+        assert [reply.result().status_code for reply in waiting] == [200] * 3
+
+
+def test_a_model_that_takes_300_ms_a_row_does_not_delay_healthz(
+    start: Callable[[Path], Server], slow_bundle: Path
+) -> None:
+    """While Python computes without a pause, /healthz answers within 50 ms at the 99th percentile."""
+    server = start(slow_bundle)
+    server.ready()
+    stop = threading.Event()
+
+    def press() -> None:
+        with httpx.Client(timeout=20, trust_env=False) as client:
+            while not stop.is_set():
+                client.post(f"http://127.0.0.1:{server.port}/predict", json={"rows": [{"x": 0.5}]})
+
+    threads = [threading.Thread(target=press) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    seconds = []
+    for _ in range(200):
+        begun = time.perf_counter()
+        assert server.http.get("/healthz").status_code == 200
+        seconds.append(time.perf_counter() - begun)
+        time.sleep(0.005)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert np.quantile(seconds, 0.99) < 0.05, json.dumps(sorted(seconds)[-5:])
