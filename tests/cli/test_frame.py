@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -224,7 +225,18 @@ def test_progress_goes_to_stderr(cli: Cli, broken: Cli) -> None:
 
 def test_ctrl_c_is_exit_130_without_a_traceback(tmp_path: Path) -> None:
     """Interrupting a command is no error of the command."""
-    script = "import sys, time\nfrom tidegate.cli.commands import schema\nfrom tidegate.cli.main import main\ndef wait():\n    'Wait.'\n    print('up', flush=True)\n    time.sleep(60)\nschema.schema = wait\nsys.argv = ['tidegate', 'schema']\nmain()"
+    script = textwrap.dedent("""\
+        import sys, time
+        from tidegate.cli.commands import schema
+        from tidegate.cli.main import main
+        def wait():
+            "Wait."
+            print("up", flush=True)
+            time.sleep(60)
+        schema.schema = wait
+        sys.argv = ["tidegate", "schema"]
+        main()
+    """)
     with subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -282,7 +294,13 @@ HEAVY = (
 
 def test_help_imports_nothing_heavy() -> None:
     """The start-up of every command pays for what `--help` imports."""
-    script = "import sys\nfrom tidegate.cli.main import run\ncode = run(['--help'])\nprint('LOADED', *sys.modules)\nsys.exit(code)"
+    script = textwrap.dedent("""\
+        import sys
+        from tidegate.cli.main import run
+        code = run(["--help"])
+        print("LOADED", *sys.modules)
+        sys.exit(code)
+    """)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     loaded = done.stdout.rpartition("LOADED")[2].split()
     assert "typer" in loaded
