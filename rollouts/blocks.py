@@ -16,18 +16,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from tidegate.core.errors import UsageError
 from tidegate.rollouts.plan import RolloutPlan, lines_from_dict
+from tidegate.rollouts.seen import Seen
 from tidegate.rollouts.stats.latency import SHARES, LatencyLines
 
 Arm = Literal["stable", "canary"]
 ARMS: tuple[Arm, Arm] = ("canary", "stable")
 
-ATTEMPTS = "attempts"
-"""The metric name under which JSON lines carry raw requests (n) and failures (x)."""
+CLIENT_ERROR, SERVER_ERROR = 4, 5
+"""Hundreds of an HTTP status."""
 
 SETTLE = 0.25
 """Seconds around a change of weight whose new users are seen but not counted: Envoy takes it over in 23 to 43 ms, and
@@ -59,12 +57,13 @@ class Exposure:
     @property
     def reached(self) -> bool:
         """Whether an arm was asked: a 4xx that no upstream sent is the gateway's own."""
-        return bool(self.served_by) or not 400 <= self.status < 500
+        return bool(self.served_by) or self.status // 100 != CLIENT_ERROR
 
     @property
     def failed(self) -> bool:
-        """A 5xx, no answer, or an answer by another arm because this one had none. A 4xx is the caller's own mistake."""
-        return self.status >= 500 or self.status == 0 or (bool(self.served_by) and self.served_by != self.arm)
+        """A 5xx, no answer, or another arm's answer because this one had none. A 4xx is the caller's own mistake."""
+        by_other = bool(self.served_by) and self.served_by != self.arm
+        return self.status // 100 == SERVER_ERROR or self.status == 0 or by_other
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,47 +126,12 @@ class Block:
         )
 
 
-class Seen:
-    """The users who have been counted, as 64-bit hashes: 8 bytes each once settled, 10 million users in 80 MB.
-
-    Two of ten million users share a hash with probability 3e-6; the second would not be counted.
-    """
-
-    _CHUNK = 1 << 16
-
-    def __init__(self, content: bytes = b"") -> None:
-        self._settled: npt.NDArray[np.uint64] = np.unique(np.frombuffer(content, dtype="<u8"))
-        self._recent: set[int] = set()
-        self._unsaved: list[int] = []
-        self.count = len(content) // 8
-
-    def add(self, value: int) -> bool:
-        """Add a hash; False if it was there."""
-        if value in self._recent:
-            return False
-        place = int(np.searchsorted(self._settled, np.uint64(value))) if self._settled.size else 0
-        if place < self._settled.size and int(self._settled[place]) == value:
-            return False
-        self._recent.add(value)
-        self._unsaved.append(value)
-        self.count += 1
-        if len(self._recent) >= self._CHUNK:
-            self._settled = np.union1d(self._settled, np.fromiter(self._recent, np.uint64, len(self._recent)))
-            self._recent.clear()
-        return True
-
-    def drain(self) -> bytes:
-        """What to append to the file: the hashes added since the last call, 8 bytes little-endian each."""
-        content = np.array(self._unsaved, dtype="<u8").tobytes()
-        self._unsaved = []
-        return content
-
-
 class BlockBuilder:
     """Sorts exposures into the blocks of one rollout.
 
     A line belongs to the block of its own time if that block is open, else to the oldest open one: never lost, never
-    counted twice. Close a block a little after its end (the request timeout and the log's flush), so that slow requests are
+    counted twice. Close a block a little after its end (the request timeout and the log's flush), so that slow
+    requests are
     not late.
 
     Args:
@@ -217,7 +181,10 @@ class BlockBuilder:
         return tuple(blocks)
 
     def checkpoint(self) -> dict[str, Any]:
-        """JSON with which `restore` goes on. Append `seen.drain()` to the file first, then store this with the log offset."""
+        """JSON with which `restore` goes on.
+
+        First append `seen.drain()` to its file, then store this together with the offset in the log.
+        """
         return {
             "start": self.start,
             "next": self._next,
@@ -258,11 +225,9 @@ class BlockBuilder:
         return self._phase(at), self._sums.setdefault(key, _Sums())
 
     def _is_new(self, exposure: Exposure) -> bool:
-        if self.plan.unit == "user":
-            import xxhash
-
-            if not exposure.unit or not self.seen.add(xxhash.xxh64_intdigest(f"{self.plan.rollout}:{exposure.unit}")):
-                return False
+        named = exposure.unit and self.seen.add(f"{self.plan.rollout}:{exposure.unit}")
+        if self.plan.unit == "user" and not named:
+            return False
         return all(abs(exposure.at - phase.at) > SETTLE for phase in self._phases[1:])
 
 
@@ -276,7 +241,7 @@ class _Phase:
 
 
 class _Sums:
-    """The growing content of one block: rows canary, stable; columns units, then events of each stream, then attempts."""
+    """The growing content of one block; every pair of numbers is (canary, stable)."""
 
     def __init__(self) -> None:
         self.units = [0, 0]
@@ -314,59 +279,3 @@ class _Sums:
         sums = cls()
         vars(sums).update(copy.deepcopy(dict(state)))
         return sums
-
-
-def to_lines(stream: str, block: Block) -> list[dict[str, Any]]:
-    """The block as JSON lines ``{stream, minute, arm, metric, n, x, weight?}``; `minute` is the index of the block.
-
-    Raw requests are two lines of the metric "attempts"; the canary's also carries `misrouted` and `ready` when they say
-    something.
-    """
-    head: dict[str, Any] = {"stream": stream, "minute": block.index}
-    tail: dict[str, Any] = {} if block.weight is None else {"weight": block.weight}
-    lines = []
-    for metric, c in [*block.metrics.items(), (ATTEMPTS, block.attempts)]:
-        for arm, n, x in (("canary", c.n1, c.x1), ("stable", c.n0, c.x0)):
-            lines.append({**head, "arm": arm, "metric": metric, "n": n, "x": x, **tail})
-    if block.misrouted:
-        lines[-2]["misrouted"] = block.misrouted
-    if not block.ready:
-        lines[-2]["ready"] = False
-    return lines
-
-
-def from_lines(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[Block]]:
-    """Read JSON lines of any number of streams, in any order; lines of one arm, metric and block add up.
-
-    Raises:
-        UsageError: a line lacks a field, or its counts cannot be.
-    """
-    blocks: dict[str, dict[tuple[int, int | None], Block]] = {}
-    for number, line in enumerate(lines, 1):
-        stream, block = _block_of_line(line, number)
-        known = blocks.setdefault(stream, {})
-        key = (block.index, block.weight)
-        known[key] = known[key] + block if key in known else block
-    return {
-        stream: [known[key] for key in sorted(known, key=lambda k: (k[0], k[1] or 0))]
-        for stream, known in blocks.items()
-    }
-
-
-def _block_of_line(line: Mapping[str, Any], number: int) -> tuple[str, Block]:
-    try:
-        arm, metric, n, x = line["arm"], str(line["metric"]), line["n"], line["x"]
-        index, weight = int(line["minute"]), line.get("weight")
-        if arm not in ARMS or isinstance(n, bool) or isinstance(x, bool):
-            raise ValueError(f"arm is {arm!r}, n is {n!r}, x is {x!r}")
-        counts = Counts(n1=n, x1=x) if arm == "canary" else Counts(n0=n, x0=x)
-        stream = str(line.get("stream", ""))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(
-            f"Line {number} of the blocks cannot be read: {error!r}.",
-            'A line looks like {"stream": "a", "minute": 0, "arm": "canary", "metric": "error_rate", "n": 60, "x": 1}.',
-        ) from error
-    extra = {"misrouted": line.get("misrouted", 0), "ready": line.get("ready", True)}
-    if metric == ATTEMPTS:
-        return stream, Block(index, weight, {}, counts, **extra)
-    return stream, Block(index, weight, {metric: counts}, **extra)

@@ -58,7 +58,7 @@ class MetricVerdict:
 
     @classmethod
     def of_parts(
-        cls, name: str, log_e_harm: float, log_e_safe: float, verdict: VerdictWord, parts: tuple[MetricVerdict, ...]
+        cls, name: str, log_e_harm: float, log_e_safe: float, *, verdict: VerdictWord, parts: tuple[MetricVerdict, ...]
     ) -> MetricVerdict:
         """Speak for several streams with the one that matters most: most harmful, or least proven safe."""
         told = (

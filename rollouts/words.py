@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 from tidegate.core.artifacts import VerdictWord
-from tidegate.rollouts.plan import Line, RolloutPlan, Stream
+from tidegate.rollouts.plan import GoalPlan, Line, RolloutPlan, Stream
 from tidegate.rollouts.stats.latency import SHARES
 from tidegate.rollouts.verdict import Units
 
 
 def effect_sentence(
-    plan: RolloutPlan, stream: Stream, units: Units, harm: float, safe: float, word: VerdictWord
+    plan: RolloutPlan, stream: Stream, units: Units, *, harm: float, safe: float, word: VerdictWord
 ) -> str:
     """Say what was seen of one stream, how it lies to its lines and how sure that is."""
     seen = _seen(plan, stream, units)
@@ -19,7 +19,10 @@ def effect_sentence(
         return f"{seen}: worse than the allowed {allowed(stream.harm)}; evidence {odds(harm)} against the canary."
     if word == "promote":
         return f"{seen}: within the allowed {allowed(stream.safe)}; evidence {odds(safe)} for the canary."
-    return f"{seen}: not decided yet (evidence {odds(harm)} that it is worse than {allowed(stream.harm)}, {odds(safe)} that it is within {allowed(stream.safe)})."
+    return (
+        f"{seen}: not decided yet (evidence {odds(harm)} that it is worse than {allowed(stream.harm)}, "
+        f"{odds(safe)} that it is within {allowed(stream.safe)})."
+    )
 
 
 def _seen(plan: RolloutPlan, stream: Stream, units: Units) -> str:
@@ -70,14 +73,30 @@ def guard_sentence(plan: RolloutPlan, step: int, units: float) -> str:
         missed = miss_probability(
             2 * stream.baseline,
             stream.baseline,
-            stream.harm.ratio,
-            stream.harm.margin,
-            plan.steps[step],
-            units / stream.bunching,
+            ratio=stream.harm.ratio,
+            margin=stream.harm.margin,
+            weight=plan.steps[step],
+            units=units / stream.bunching,
             level=plan.alpha,
             diluted=len(plan.steps) * len(plan.guardrails),
         )
     return (
         f"No harm seen in {units:,.0f} users at {plan.steps[step]} %; twice the {stream.metric} of "
         f"{per_cent(stream.baseline)} would have been missed {round(10 * missed)} times in 10."
+    )
+
+
+def goal_sentence(goal: GoalPlan, units: Units, log_e: float) -> str:
+    """Say how the goal stands."""
+    return (
+        f"{goal.metric}: {per_cent(units.canary_share)} of the canary's users, {per_cent(units.stable_share)} of "
+        f"stable's; evidence {odds(log_e)} that it is better by more than {100 * goal.improve_by:g} pp."
+    )
+
+
+def ratio_sentence(weight: int, canary: float, total: float) -> str:
+    """Say why the sample-ratio check voids the step."""
+    return (
+        f"{per_cent(canary / max(total, 1))} of new users reached the canary instead of {weight} %: "
+        "the arms are not comparable, so nothing was concluded."
     )

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp, xlogy
+from scipy.special import xlogy
 
 Floats = npt.NDArray[np.float64]
 Numbers = npt.ArrayLike
@@ -41,7 +41,7 @@ _TINY = 1e-12
 
 
 def project(
-    t1: Numbers, t0: Numbers, n1: Numbers, n0: Numbers, ratio: Numbers, margin: Numbers
+    t1: Numbers, t0: Numbers, n1: Numbers, n0: Numbers, *, ratio: Numbers, margin: Numbers
 ) -> tuple[Floats, Floats]:
     """Return the point (s1, s0) of the line ``s1 = ratio * s0 + margin`` that is nearest to (t1, t0).
 
@@ -53,7 +53,11 @@ def project(
     Newton's method kept inside that bracket.
     """
     t1, t0, n1, n0, ratio, margin = (np.asarray(v, dtype=np.float64) for v in (t1, t0, n1, n0, ratio, margin))
-    q = _root_without_margin(t1, t0, n1, n0, ratio) if not margin.any() else _root(t1, t0, n1, n0, ratio, margin)
+    q = (
+        _root_without_margin(t1, t0, n1, n0, ratio)
+        if not margin.any()
+        else _root(t1, t0, n1, n0, ratio=ratio, margin=margin)
+    )
     return ratio * q + margin, q
 
 
@@ -65,7 +69,7 @@ def _root_without_margin(t1: Floats, t0: Floats, n1: Floats, n0: Floats, ratio: 
     return root
 
 
-def _root(t1: Floats, t0: Floats, n1: Floats, n0: Floats, ratio: Floats, margin: Floats) -> Floats:
+def _root(t1: Floats, t0: Floats, n1: Floats, n0: Floats, *, ratio: Floats, margin: Floats) -> Floats:
     """Solve ``n1 ratio (p - t1) q (1 - q) + n0 (q - t0) p (1 - p) = 0`` with ``p = ratio q + margin``."""
     a1 = (t1 - margin) / ratio
     low = np.maximum(np.maximum(0.0, -margin / ratio), np.minimum(t0, a1))
@@ -92,22 +96,30 @@ def _root(t1: Floats, t0: Floats, n1: Floats, n0: Floats, ratio: Floats, margin:
     return q
 
 
+def log_mean(log_e: Floats) -> Floats:
+    """Log of the mean of e-values along the last axis: an e-value whatever their dependence (Vovk & Wang 2021)."""
+    top = log_e.max(axis=-1)
+    mixed: Floats = top + np.log(np.exp(log_e - top[..., None]).mean(axis=-1))
+    return mixed
+
+
 def log_increments(
     rate: Numbers,
+    counts: tuple[Numbers, Numbers, Numbers, Numbers],
+    *,
     ratio: Numbers,
     margin: Numbers,
     side: Numbers,
-    counts: tuple[Numbers, Numbers, Numbers, Numbers],
     grid: tuple[float, ...] = GRID,
 ) -> Floats:
     """Return the log e-values of one block, one for each distance of the grid: shape ``(..., len(grid))``.
 
     Args:
         rate: what the stable arm's rate is believed to be, from PAST blocks only.
+        counts: ``(n1, x1, n0, x0)``, canary units and events, then the stable arm's.
         ratio: of the tolerance line.
         margin: of the tolerance line.
         side: +1 tests for harm, -1 for safety.
-        counts: ``(n1, x1, n0, x0)``, canary units and events, then the stable arm's.
         grid: log-odds distances of the alternatives.
 
     A block with an empty arm, and a block whose line at `rate` leaves (0, 1), give 0: no evidence. The second rule
@@ -123,7 +135,7 @@ def log_increments(
     t0, ratio, margin = (np.where(counted, v, w) for v, w in ((t0, 0.5), (ratio, 1.0), (margin, 0.0)))
     line = np.where(counted, line, 0.5)
     t1 = 1 / (1 + (1 - line) / line * np.exp(-side * np.asarray(grid)))
-    s1, s0 = project(t1, t0, np.maximum(n1, _TINY), np.maximum(n0, _TINY), ratio, margin)
+    s1, s0 = project(t1, t0, np.maximum(n1, _TINY), np.maximum(n0, _TINY), ratio=ratio, margin=margin)
     log_e = (
         xlogy(x1, t1 / s1)
         + xlogy(n1 - x1, (1 - t1) / (1 - s1))
@@ -174,7 +186,7 @@ class BinaryE:
     def update(self, n1: Numbers, x1: Numbers, n0: Numbers, x0: Numbers) -> Floats:
         """Add one block (counts broadcast to the tests' shape) and return `log_e()`."""
         self.log_wealth = self.log_wealth + log_increments(
-            self.events / self.units, self.ratio, self.margin, self.side, (n1, x1, n0, x0)
+            self.events / self.units, (n1, x1, n0, x0), ratio=self.ratio, margin=self.margin, side=self.side
         )
         self.events = self.events * self.decay + np.asarray(x0, dtype=np.float64)
         self.units = self.units * self.decay + np.asarray(n0, dtype=np.float64)
@@ -182,8 +194,7 @@ class BinaryE:
 
     def log_e(self) -> Floats:
         """Log e-values, shape ``(starts, *tests)``: the mean over the grid of each start's wealth."""
-        mixed: Floats = logsumexp(self.log_wealth, axis=-1) - np.log(len(GRID))
-        return mixed
+        return log_mean(self.log_wealth)
 
     def state(self) -> dict[str, Any]:
         """What JSON keeps; floats survive exactly."""

@@ -1,16 +1,17 @@
 """How large the effect is: a confidence sequence, which may be looked at after every block.
 
 It covers the running average, weighted by ``h = n1 n0 / (n1 + n0)``, of the blocks' differences p1 - p0 at all times
-together with probability 1 - alpha, asymptotically. Differences are taken inside a block, so a changing weight, a daily
-cycle and an incident in both arms cancel. It is for people to read: verdicts come from the e-values, which are exact.
+together with probability 1 - alpha, asymptotically. Differences are taken inside a block, so a changing weight, a
+daily cycle and an incident in both arms cancel. It is for people to read: verdicts come from the e-values, which are
+exact.
 
 With S the sum of h (x1/n1 - x0/n0) and V its variance, the two-sided normal mixture gives
 
     |S - sum h (p1 - p0)| <= sqrt((V + r) log((V + r) / (r alpha^2)))
 
-Sources: Robbins (1970); Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas (Annals of Statistics 2024), asymptotic confidence
-sequences; Agresti & Coull (1998) for the variance, two successes and two failures added to each arm, without which an
-arm with no event would have no width.
+Sources: Robbins (1970); Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas (Annals of Statistics 2024), asymptotic
+confidence sequences; Agresti & Coull (1998) for the variance, two successes and two failures added to each arm,
+without which an arm with no event would have no width.
 """
 
 from __future__ import annotations

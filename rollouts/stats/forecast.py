@@ -1,11 +1,11 @@
 """How long a verdict will take, before the rollout starts.
 
-An e-value that is the mean of several processes grows, on average, as ``mean_k exp(u d_k)`` after u units of traffic, where
-d_k is the expected log increment of grid distance k for each unit under the true (p1, p0): the increment is linear in the
-counts, so it is the increment of the expected block. The time u* at which that reaches 1 / level is the mean of a
-crossing; crossings of a random walk with drift d and variance s are about inverse Gaussian with mean u* and shape
-(d u*)^2 / s (Wald 1947; Chhikara & Folks 1989), and the forecast is that distribution's median, which lies 10 to 25 %
-below the mean. Seeded simulations put observed medians within a factor of 1.5 of it.
+An e-value that is the mean of several processes grows, on average, as ``mean_k exp(u d_k)`` after u units of traffic,
+where d_k is the expected log increment of grid distance k for each unit under the true (p1, p0): the increment is
+linear in the counts, so it is the increment of the expected block. The time u* at which that reaches 1 / level is the
+mean of a crossing; crossings of a random walk with drift d and variance s are about inverse Gaussian with mean u* and
+shape (d u*)^2 / s (Wald 1947; Chhikara & Folks 1989), and the forecast is that distribution's median, which lies 10
+to 25 % below the mean. Seeded simulations put observed medians within a factor of 1.5 of it.
 
 The stable arm's rate is taken as known and the overshoot of the last block is left away.
 """
@@ -20,21 +20,21 @@ from scipy.special import log_ndtr, logsumexp, ndtr
 from tidegate.rollouts.stats.binary import GRID, Floats, log_increments, project
 
 
-def drift(p1: float, p0: float, ratio: float, margin: float, side: int, weight: int) -> Floats:
+def drift(p1: float, p0: float, *, ratio: float, margin: float, side: int, weight: int) -> Floats:
     """Expected log e-value for each unit of traffic (both arms together), for each grid distance.
 
     Expectation is linear in the counts, so it is the log increment of a block with the expected counts.
     """
     n1, n0 = weight / 100, 1 - weight / 100
-    return log_increments(p0, ratio, margin, side, (n1, n1 * p1, n0, n0 * p0))
+    return log_increments(p0, (n1, n1 * p1, n0, n0 * p0), ratio=ratio, margin=margin, side=side)
 
 
-def spread(p1: float, p0: float, ratio: float, margin: float, side: int, weight: int) -> Floats:
+def spread(p1: float, p0: float, *, ratio: float, margin: float, side: int, weight: int) -> Floats:
     """Variance of the log e-value for each unit of traffic, for each grid distance."""
     n1, n0 = weight / 100, 1 - weight / 100
     line = ratio * p0 + margin
     t1 = 1 / (1 + (1 - line) / line * np.exp(-side * np.asarray(GRID)))
-    s1, s0 = project(t1, p0, n1, n0, ratio, margin)
+    s1, s0 = project(t1, p0, n1, n0, ratio=ratio, margin=margin)
     a1 = np.log(t1 * (1 - s1) / (s1 * (1 - t1)))
     a0 = np.log(p0 * (1 - s0) / (s0 * (1 - p0)))
     variance: Floats = n1 * p1 * (1 - p1) * a1**2 + n0 * p0 * (1 - p0) * a0**2
@@ -42,7 +42,7 @@ def spread(p1: float, p0: float, ratio: float, margin: float, side: int, weight:
 
 
 def units_to_evidence(
-    p1: float, p0: float, ratio: float, margin: float, side: int, weight: int, *, level: float, diluted: float = 1.0
+    p1: float, p0: float, *, ratio: float, margin: float, side: int, weight: int, level: float, diluted: float = 1.0
 ) -> float:
     """Units of traffic until the e-value reaches 1 / level in half of all rollouts; infinity if it is not expected to.
 
@@ -56,7 +56,7 @@ def units_to_evidence(
         level: alpha or beta.
         diluted: how many processes beside it, with no evidence of their own, the e-value is averaged with.
     """
-    growth = drift(p1, p0, ratio, margin, side, weight)
+    growth = drift(p1, p0, ratio=ratio, margin=margin, side=side, weight=weight)
     best = int(growth.argmax())
     if growth[best] <= 0:
         return math.inf
@@ -66,7 +66,7 @@ def units_to_evidence(
         middle = 0.5 * (low + high)
         reached = float(logsumexp(growth * middle)) >= needed
         low, high = (low, middle) if reached else (middle, high)
-    variance = float(spread(p1, p0, ratio, margin, side, weight)[best])
+    variance = float(spread(p1, p0, ratio=ratio, margin=margin, side=side, weight=weight)[best])
     return _median_crossing(high, float(growth[best]) ** 2 * high / variance if variance > 0 else math.inf)
 
 
@@ -84,13 +84,13 @@ def _median_crossing(mean: float, roundness: float) -> float:
 
 
 def miss_probability(
-    p1: float, p0: float, ratio: float, margin: float, weight: int, units: float, *, level: float, diluted: float = 1.0
+    p1: float, p0: float, *, ratio: float, margin: float, weight: int, units: float, level: float, diluted: float = 1.0
 ) -> float:
     """How likely a harm test has NOT rejected after `units`, with a normal log e-value of the luckiest grid distance.
 
     An upper estimate: it looks at the end only, the test looks after each block.
     """
     needed = math.log(diluted / level) + math.log(len(GRID))
-    mean = drift(p1, p0, ratio, margin, 1, weight) * units
-    deviation = np.sqrt(spread(p1, p0, ratio, margin, 1, weight) * units) + 1e-12
+    mean = drift(p1, p0, ratio=ratio, margin=margin, side=1, weight=weight) * units
+    deviation = np.sqrt(spread(p1, p0, ratio=ratio, margin=margin, side=1, weight=weight) * units) + 1e-12
     return float(ndtr((needed - mean) / deviation).min())

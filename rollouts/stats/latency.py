@@ -1,18 +1,18 @@
 """Latency as three yes/no metrics: is a request slower than the stable arm's frozen p50, p90, p99?
 
 A ratio line multiplies the share of slow requests, so a regression of the tail alone is seen where it happens; a band
-around the whole distribution cannot see one that touches 1 % of requests. Each quantile is one `BinaryE`: harm takes the
-mean of the three e-values, safety the smallest.
+around the whole distribution cannot see one that touches 1 % of requests. Each quantile is one `BinaryE`: harm takes
+the mean of the three e-values, safety the smallest.
 
-The canary is held against the stable arm's quantile PLUS a slack: p0 = P(stable > q), p1 = P(canary > q + slack). A canary
-that adds at most the slack to every request then has p1 <= p0 whatever the distribution, so a difference that nobody can
-feel never counts as harm, while the stable arm's share stays at 50, 10 and 1 %, where the test has power. (One threshold
-for both at q + slack would leave the stable arm near 0, and a ratio of nothing cannot be judged.) See
+The canary is held against the stable arm's quantile PLUS a slack: p0 = P(stable > q), p1 = P(canary > q + slack). A
+canary that adds at most the slack to every request then has p1 <= p0 whatever the distribution, so a difference that
+nobody can feel never counts as harm, while the stable arm's share stays at 50, 10 and 1 %, where the test has power.
+(One threshold for both at q + slack would leave the stable arm near 0, and a ratio of nothing cannot be judged.) See
 docs/decisions/0005-latency-lines.md.
 
-Slow requests come in bunches: one stall delays all that wait for it. Bunched counts are worth fewer units, and the judge
-divides counts by the design effect measured here, as Rao & Scott, "A simple method for the analysis of clustered binary
-data" (Biometrics 1992).
+Slow requests come in bunches: one stall delays all that wait for it. Bunched counts are worth fewer units, and the
+judge divides counts by the design effect measured here, as Rao & Scott, "A simple method for the analysis of
+clustered binary data" (Biometrics 1992).
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ MINIMUM = 1000
 """Requests needed to freeze: ten of them lie above the p99."""
 
 SLACK = 0.002
-"""Seconds the canary may be slower for free. Two processes of one model differ by tens to hundreds of microseconds (cold
+"""Seconds the canary may be slower for free. Two processes of one model differ by tens to hundreds of microseconds
+(cold
 caches, fuller batches, a neighbour's core); people feel from about 10 ms."""
 
 RELATIVE_SLACK = 0.02
@@ -77,7 +78,8 @@ def freeze_latency(
         slack: seconds the canary may be slower for free.
         relative_slack: the same as a share of the quantile; the larger of both counts.
 
-    Each quantile leans to the low side by one standard error of its share, because a threshold that is a little too high
+    Each quantile leans to the low side by one standard error of its share, because a threshold that is a little too
+    high
     starves the test, and one that is a little too low only makes "slow" a little less rare.
 
     Raises:
@@ -106,7 +108,8 @@ def design_effect(events: Sequence[bool] | np.ndarray, at: Sequence[float] | np.
     """How many times larger the variance of a count of `events` is than if they were independent: 1 to 10.
 
     The mean Pearson ratio ``sum (x_b - n_b p)^2 / (p (1 - p) n)`` over intervals b of .1, .5 and 2 seconds, the largest
-    of those with 30 intervals or more. What lies within twice its own standard error, sqrt(2 / intervals), of 1 is noise.
+    of those with 30 intervals or more. What lies within twice its own standard error, sqrt(2 / intervals), of 1 is
+    noise.
     """
     happened, times = np.asarray(events, dtype=np.float64), np.asarray(at, dtype=np.float64)
     share = happened.mean() if happened.size else 0.0

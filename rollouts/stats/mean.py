@@ -1,16 +1,16 @@
 """Sequential test of two means against a tolerance line, for losses and revenue.
 
-S adds up, over blocks, ``h (y1 - ratio y0 - margin)`` with ``h = n1 n0 / (n1 + n0)``; V adds up its variance
-``h^2 (v1/n1 + ratio^2 v0/n0)``. The one-sided half-normal mixture of exp(l S - l^2 V / 2), l > 0, is
+S adds up, over blocks, ``h (y1 - ratio y0 - margin)`` with ``h = n1 n0 / (n1 + n0)``; V adds up its variance ``h^2
+(v1/n1 + ratio^2 v0/n0)``. The one-sided half-normal mixture of exp(l S - l^2 V / 2), l > 0, is
 
     log e = log 2 + .5 log(r / (r + V)) + S^2 / (2 (V + r)) + log Phi(S / sqrt(V + r))
 
-Sources: Robbins (1970) for the mixture; Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas, "Time-uniform central limit theory
-and asymptotic confidence sequences" (Annals of Statistics 2024) for using estimated variances; Howard, Ramdas, McAuliffe
-& Sekhon (2021) for the choice of r.
+Sources: Robbins (1970) for the mixture; Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas, "Time-uniform central limit
+theory and asymptotic confidence sequences" (Annals of Statistics 2024) for using estimated variances; Howard, Ramdas,
+McAuliffe & Sekhon (2021) for the choice of r.
 
-Asymptotic: needs 50 units in each arm before it says anything, and winsorised values; with heavy tails the error stays
-only near alpha.
+Asymptotic: needs 50 units in each arm before it says anything, and winsorised values; with heavy tails the error
+stays only near alpha.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WARM_UP = 50
 
 
 def half_normal_log_e(s: Numbers, v: Numbers, r: Numbers) -> Floats:
-    """Log of the one-sided mixture e-value of the sum `s` with variance `v`; E <= 1 when s drifts down or not at all."""
+    """Log e-value of a sum `s` with variance `v`: one-sided mixture, E <= 1 when s drifts down or not at all."""
     s, v, r = (np.asarray(a, dtype=np.float64) for a in (s, v, r))
     log_e: Floats = math.log(2) + 0.5 * np.log(r / (r + v)) + s * s / (2 * (v + r)) + log_ndtr(s / np.sqrt(v + r))
     return log_e
@@ -65,7 +65,7 @@ class MeanE:
         self.moments: Floats = np.zeros((2, 3, *self.ratio.shape))
 
     def update(self, canary: tuple[Numbers, Numbers, Numbers], stable: tuple[Numbers, Numbers, Numbers]) -> Floats:
-        """Add one block's (units, sum, sum of squares) of each arm and return `log_e()`. An empty arm adds no contrast."""
+        """Add one block's (units, sum, sum of squares) of each arm; an empty arm adds no contrast."""
         shape = self.ratio.shape
         block = np.array(
             [[np.broadcast_to(np.asarray(v, dtype=np.float64), shape) for v in arm] for arm in (canary, stable)]

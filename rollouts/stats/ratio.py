@@ -1,8 +1,8 @@
 """Sample-ratio check: did each arm get the share of new users that the weight says?
 
 If not, the arms differ in more than the model and no comparison means anything. One Beta-Bernoulli e-process for each
-step with that step's weight; their log e-values add up. Source: Lindon & Malek, "Anytime-valid inference for multinomial
-count data" (NeurIPS 2022).
+step with that step's weight; their log e-values add up. Source: Lindon & Malek, "Anytime-valid inference for
+multinomial count data" (NeurIPS 2022).
 
 Assumes that units are independent: count first exposures, never requests. Requests of sticky users void 65 % of sound
 rollouts.

@@ -1,0 +1,245 @@
+"""Making a plan: from `rollout:` of tidegate.yaml and what was measured on the stable arm, or the reason why not.
+
+What cannot be measured, lies outside (0, 1) or cannot be judged is refused here, before a user sees the canary; what
+is possible but hopeless is said in the plan's warnings. Pure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+from tidegate.core.errors import UsageError
+from tidegate.rollouts.plan import GuardrailPlan, Line, RolloutPlan, StepForecast, Stream, total_seconds
+from tidegate.rollouts.stats.latency import SHARES, LatencyLines
+
+if TYPE_CHECKING:
+    from tidegate.core.config import Guardrail, Rollout
+
+WHOLE = 100
+HORIZON = 48 * 3600.0
+"""Seconds: nobody waits longer for one step."""
+PATIENCE = 3.0
+"""`step.max: auto` is this many forecasts: nine in ten good canaries pass within twice the median."""
+
+# Most careful first.
+_LADDERS = ((1, 5, 25, 50), (5, 25, 50), (10, 50), (25, 50), (50,))
+_EFFECTS: dict[str, tuple[float, ...]] = {"error_rate": (2.0, 10.0), "latency_p99": (3.0,)}
+_AVAILABLE = ("error_rate", "latency")
+# A stable arm that showed no error is believed to have a few: log-odds of 0 do not exist.
+_LEAST_RATE = 5e-4
+_TOO_FEW = (
+    "{:g} new users a minute cannot prove a canary safe within 48 h: this is `mode: guard`, which only looks for harm. "
+    "A looser safe line or more traffic would allow a test."
+)
+
+
+def make_plan(
+    rollout: Rollout,
+    *,
+    rollout_id: str,
+    block_seconds: float,
+    units_per_minute: float,
+    error_rate: float,
+    latency: LatencyLines | None = None,
+) -> RolloutPlan:
+    """Make the plan, or say why there cannot be one.
+
+    Args:
+        rollout: `rollout:` of tidegate.yaml.
+        rollout_id: the salt of the assignment, unique for this rollout.
+        block_seconds: the length of a block, `advanced.block`.
+        units_per_minute: NEW users (not requests) a minute on both arms together, as measured lately; 0 if unknown.
+        error_rate: the stable arm's share of failing first requests, as measured lately.
+        latency: from `freeze_latency`; needed if latency is a guardrail.
+
+    Raises:
+        UsageError: a metric that cannot be measured yet, a line outside (0, 1), steps that cannot be.
+    """
+    if not (math.isfinite(units_per_minute) and units_per_minute >= 0 and 0 <= error_rate <= 1 and block_seconds > 0):
+        raise UsageError(
+            f"{units_per_minute} units a minute, an error rate of {error_rate}, and {block_seconds} s blocks?",
+            "They are measured on the gateway's log; --units-per-minute overrides the first.",
+        )
+    if rollout.goal is not None:
+        raise _unavailable(rollout.goal.metric)
+    guardrails = tuple(_guardrail(g, error_rate, latency) for g in rollout.guardrails)
+    for guardrail in guardrails:
+        for stream in guardrail.streams:
+            check_lines(stream)
+    draft = RolloutPlan(
+        rollout=rollout_id,
+        steps=(),
+        step_min=rollout.step.min,
+        step_max=(),
+        on_inconclusive=rollout.step.on_inconclusive,
+        mode=rollout.mode,
+        alpha=rollout.alpha,
+        beta=rollout.beta,
+        block_seconds=block_seconds,
+        unit=rollout.unit.per,
+        guardrails=guardrails,
+        latency=latency,
+        units_per_minute=units_per_minute,
+    )
+    if rollout.steps == "auto":
+        draft = _choose_steps(draft)
+    else:
+        draft = dataclasses.replace(draft, steps=_checked_steps(rollout.steps))
+    draft = dataclasses.replace(draft, forecast=forecast(draft))
+    maximum = rollout.step.max
+    step_max = tuple(_step_max(step, draft) if maximum == "auto" else float(maximum) for step in draft.forecast)
+    draft = dataclasses.replace(draft, step_max=step_max)
+    return dataclasses.replace(draft, warnings=draft.warnings + _doubts(draft))
+
+
+def _unavailable(metric: str) -> UsageError:
+    return UsageError(
+        f"The metric {metric} is not available yet in a rollout.",
+        f"Use one of {', '.join(_AVAILABLE)} under rollout.guardrails, and no goal.",
+    )
+
+
+def _guardrail(guardrail: Guardrail, error_rate: float, latency: LatencyLines | None) -> GuardrailPlan:
+    harm = Line(guardrail.harm.ratio, guardrail.harm.margin)
+    safe = Line(guardrail.safe.ratio, guardrail.safe.margin)
+    if guardrail.metric == "error_rate":
+        return GuardrailPlan("error_rate", (Stream("error_rate", harm, safe, max(error_rate, _LEAST_RATE)),))
+    if guardrail.metric != "latency":
+        raise _unavailable(guardrail.metric)
+    if latency is None:
+        raise UsageError(
+            "Latency is a guardrail, but nobody has measured how fast the stable arm is.",
+            "A start needs 1,000 requests of the stable arm: wait for traffic, or run `tidegate dev traffic`.",
+        )
+    return GuardrailPlan(
+        "latency",
+        tuple(
+            Stream(name, harm, safe, share, bunching)
+            for (name, share), bunching in zip(SHARES.items(), latency.bunching, strict=True)
+        ),
+    )
+
+
+def check_lines(stream: Stream) -> None:
+    """Refuse lines that could never decide: outside (0, 1) at the baseline, or harm outside safe."""
+    for name, line in (("harm", stream.harm), ("safe", stream.safe)):
+        if not 0 < line.at(stream.baseline) < 1:
+            raise UsageError(
+                f"The {name} line of {stream.metric} lies at {line.at(stream.baseline):.3g} when the stable arm has "
+                f"{stream.baseline:.3g}: no share is outside 0 to 1, so it could never decide.",
+                f"Choose a smaller ratio or margin for {name}"
+                + (": for the p50 a ratio stays below 2." if stream.metric == "latency_p50" else "."),
+            )
+    if stream.harm.at(stream.baseline) > stream.safe.at(stream.baseline):
+        raise UsageError(
+            f"The harm line of {stream.metric} lies outside its safe line at the stable arm's {stream.baseline:.3g}.",
+            "Give harm the smaller ratio and margin: a canary between the lines is neither rolled back nor promoted.",
+        )
+
+
+def _checked_steps(steps: tuple[int, ...]) -> tuple[int, ...]:
+    # Many people write the 100 that follows the last step by itself.
+    steps = steps[:-1] if steps[-1:] == (WHOLE,) else steps
+    if not steps or list(steps) != sorted(set(steps)) or steps[0] < 1 or steps[-1] >= WHOLE:
+        raise UsageError(
+            f"Steps {list(steps)} cannot be judged: each needs users on both arms and more canary than the one before.",
+            "Write whole per cents from 1 to 99 that grow, such as [5, 25, 50]; 100 % follows the last by itself.",
+        )
+    return steps
+
+
+def _choose_steps(draft: RolloutPlan) -> RolloutPlan:
+    """Take the most careful ladder that ends within 4 hours or three times the quickest one's time, and 48 hours.
+
+    The quickest is always 50 % at once; careful means that fewer users meet a bad canary first.
+    """
+    if draft.units_per_minute <= 0:
+        raise UsageError(
+            "`steps: auto` needs to know how many new users come in a minute, and none came lately.",
+            "Send traffic (`tidegate dev traffic`), give --units-per-minute, or write steps such as [5, 25, 50].",
+        )
+    times = {steps: total_seconds(forecast(dataclasses.replace(draft, steps=steps))) for steps in _LADDERS}
+    decided = {steps: seconds for steps, seconds in times.items() if seconds is not None and seconds <= HORIZON}
+    if decided and draft.mode == "test":
+        limit = max(4 * 3600.0, 3 * min(decided.values()))
+        return dataclasses.replace(draft, steps=next(steps for steps, seconds in decided.items() if seconds <= limit))
+    if draft.mode == "guard":
+        return dataclasses.replace(draft, steps=_LADDERS[1])
+    return dataclasses.replace(
+        draft,
+        steps=_LADDERS[1],
+        mode="guard",
+        warnings=(_TOO_FEW.format(draft.units_per_minute),),
+    )
+
+
+def forecast(plan: RolloutPlan) -> tuple[StepForecast, ...]:
+    """Forecast each step of `plan.steps` from its streams and units a minute."""
+    return tuple(_forecast_step(plan, weight) for weight in plan.steps)
+
+
+def _forecast_step(plan: RolloutPlan, weight: int) -> StepForecast:
+    from tidegate.rollouts.stats.forecast import units_to_evidence
+
+    per_second = plan.units_per_minute / 60
+    passing = {
+        s.metric: s.bunching
+        * units_to_evidence(
+            s.baseline, s.baseline, ratio=s.safe.ratio, margin=s.safe.margin, side=-1, weight=weight, level=plan.beta
+        )
+        for s in plan.streams
+    }
+    slowest = max(passing, key=lambda metric: passing[metric])
+    promote = None
+    if per_second > 0 and math.isfinite(passing[slowest]):
+        promote = max(passing[slowest] / per_second, plan.step_min, plan.block_seconds)
+    rollback = {
+        f"{s.metric} x{factor:g}": _rollback_seconds(plan, s, factor, weight)
+        for s in plan.streams
+        for factor in _EFFECTS.get(s.metric, ())
+        if s.baseline * factor < 1
+    }
+    units = None if promote is None else promote * per_second * weight / 100
+    return StepForecast(weight, promote, units, rollback, slowest)
+
+
+def _rollback_seconds(plan: RolloutPlan, stream: Stream, factor: float, weight: int) -> float | None:
+    from tidegate.rollouts.stats.forecast import units_to_evidence
+
+    family = next(len(g.streams) for g in plan.guardrails if stream in g.streams)
+    units = stream.bunching * units_to_evidence(
+        stream.baseline * factor,
+        stream.baseline,
+        ratio=stream.harm.ratio,
+        margin=stream.harm.margin,
+        side=+1,
+        weight=weight,
+        level=plan.alpha,
+        diluted=len(plan.steps) * len(plan.guardrails) * family,
+    )
+    if plan.units_per_minute <= 0 or not math.isfinite(units):
+        return None
+    return max(units * 60 / plan.units_per_minute, plan.block_seconds)
+
+
+def _step_max(step: StepForecast, plan: RolloutPlan) -> float:
+    if plan.mode == "guard":
+        # A guard proves nothing by waiting: half an hour shows a leak or a crash.
+        return max(plan.step_min, 1800.0)
+    if step.promote_seconds is None:
+        return max(HORIZON, plan.step_min)
+    return max(min(PATIENCE * step.promote_seconds, HORIZON), plan.step_min, plan.block_seconds)
+
+
+def _doubts(plan: RolloutPlan) -> tuple[str, ...]:
+    if plan.mode == "guard":
+        return ()
+    return tuple(
+        f"The step at {step.weight} % is not expected to decide: {step.slowest} of a good canary needs "
+        + ("longer than anybody can wait" if step.promote_seconds is None else f"{step.promote_seconds / 3600:.1f} h")
+        + f" and the step ends after {maximum / 3600:.1f} h. Use a larger weight, a looser safe line or more traffic."
+        for step, maximum in zip(plan.forecast, plan.step_max, strict=True)
+        if step.promote_seconds is None or step.promote_seconds > maximum
+    )

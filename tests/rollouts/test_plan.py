@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tidegate.core.config import Rollout
+from tidegate.core.config_live import GUARDRAILS
+from tidegate.core.errors import UsageError
+from tidegate.rollouts.plan import RolloutPlan
+from tidegate.rollouts.planning import make_plan
+from tidegate.rollouts.stats.latency import LatencyLines
+
+LATENCY = LatencyLines((0.01, 0.02, 0.05), (0.012, 0.022, 0.052), (1.0, 1.0, 2.5), 5000)
+DAYS_2 = 48 * 3600
+
+
+def plan(units: float = 24_000, error_rate: float = 0.004, **rollout: Any) -> RolloutPlan:
+    section = Rollout.model_validate(rollout)
+    return make_plan(
+        section, rollout_id="r1", block_seconds=5, units_per_minute=units, error_rate=error_rate, latency=LATENCY
+    )
+
+
+def test_a_plan_survives_json_exactly() -> None:
+    """It is stored in the ledger and must mean the same ever after, also with forecasts that have no end."""
+    for each in (plan(), plan(units=0, steps=[5]), plan(units=6)):
+        assert RolloutPlan.from_dict(json.loads(json.dumps(each.to_dict(), allow_nan=False))) == each
+
+
+@pytest.mark.parametrize("units", [6, 60, 300, 1200])
+def test_the_default_plan_is_never_refused(units: float) -> None:
+    """With little traffic it becomes a guard and says so; else every step can decide within its time."""
+    each = plan(units)
+    assert each.mode == ("guard" if units == 6 else "test")
+    assert bool(each.warnings) == (units == 6)
+    assert all(5 <= maximum <= DAYS_2 for maximum in each.step_max)
+
+
+def test_more_traffic_begins_more_carefully() -> None:
+    """The first weight falls as the users come faster."""
+    first = [plan(units).steps[0] for units in (60, 300, 1200, 24_000)]
+    assert first == sorted(first, reverse=True)
+    assert first[-1] == 1
+
+
+def test_a_good_canary_of_the_demo_is_forecast_within_two_and_a_half_minutes() -> None:
+    """400 new users a second, steps 20 and 50, independent slow requests."""
+    lines = LatencyLines(LATENCY.stable, LATENCY.canary, (1.0, 1.0, 1.0), 5000)
+    section = Rollout.model_validate({"steps": [20, 50], "step": {"min": "10s"}})
+    each = make_plan(
+        section, rollout_id="r1", block_seconds=5, units_per_minute=24_000, error_rate=0.004, latency=lines
+    )
+    assert each.forecast_seconds is not None
+    assert each.forecast_seconds <= 150
+    assert each.step_max == pytest.approx([3 * (f.promote_seconds or 0) for f in each.forecast])
+
+
+def test_bunched_slow_requests_make_the_forecast_longer() -> None:
+    """A design effect of 2.5 on the p99 takes 2.5 times the users."""
+    each = plan(60, steps=[50]).forecast[0]
+    errors = plan(60, steps=[50], guardrails=[GUARDRAILS[0].model_dump()]).forecast[0]
+    assert (each.slowest, errors.slowest) == ("latency_p99", "error_rate")
+    assert pytest.approx(each.promote_seconds, rel=0.05) == 9000 * 2 / 60 * 60 * 2.5
+
+
+def test_a_forced_plan_that_cannot_decide_says_so() -> None:
+    """Explicit steps are kept, with a warning that names the step, the metric and the hours."""
+    each = plan(60, steps=[5], step={"max": "1h"})
+    assert (each.steps, each.mode) == ((5,), "test")
+    assert "The step at 5 % is not expected to decide: latency_p99 of a good canary needs" in each.warnings[0]
+
+
+def test_what_cannot_be_is_refused_before_the_start() -> None:
+    """Lines outside (0, 1), unknown traffic with automatic steps, unmeasured metrics and latency, a step of 100."""
+    twice = {"metric": "latency", "harm": {"ratio": 1.1}, "safe": {"ratio": 2.0}}
+    accuracy = {"metric": "accuracy", "harm": {"margin": 0.01}, "safe": {"margin": 0.02}}
+    for wrong, message in (
+        ({"guardrails": [twice]}, "safe line of latency_p50 lies at 1"),
+        ({"guardrails": [accuracy]}, "accuracy is not available yet"),
+        ({"goal": {"metric": "conversion"}}, "conversion is not available yet"),
+        ({"units": 0}, "steps: auto"),
+        ({"error_rate": 0.9}, "harm line of error_rate|safe line of error_rate"),
+        ({"units": -1}, "units a minute"),
+        ({"steps": [100]}, "cannot be judged"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            plan(**wrong)
+    with pytest.raises(UsageError, match="how fast the stable arm is"):
+        make_plan(Rollout(), rollout_id="r", block_seconds=60, units_per_minute=60, error_rate=0.0)
+
+
+def test_the_hundred_that_follows_by_itself_may_be_written() -> None:
+    """Many people end the ladder with it."""
+    assert plan(steps=[20, 50, 100]).steps == (20, 50)
