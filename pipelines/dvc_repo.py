@@ -427,6 +427,7 @@ def run_stages(
 
     if (restored := recover(root)) is not None:
         progress.note(f"a refresh of {restored} was interrupted; the data from before it is back")
+    _drop_torn_lock(root, progress)
     outcomes: list[StageOutcome] = []
     with _opened(root) as repo:
         from dvc.repo import lock_repo
@@ -438,6 +439,23 @@ def run_stages(
                 if outcome is not None:
                     outcomes.append(outcome)
     return outcomes
+
+
+def _drop_torn_lock(root: Path, progress: Progress) -> None:
+    """Remove a dvc.lock that a killed process left half-written (DVC writes it in place).
+
+    Nothing is lost: the run-cache has what it said, so the stages are restored, not run.
+    """
+    lock = root / "dvc.lock"
+    if not lock.is_file():
+        return
+    try:
+        whole = isinstance(yaml.safe_load(lock.read_text(encoding="utf-8")), dict)
+    except (yaml.YAMLError, UnicodeDecodeError):
+        whole = False
+    if not whole:
+        lock.unlink()
+        progress.note("dvc.lock was half-written and is made again")
 
 
 def _bind(repo: Any, root: Path, functions: Mapping[str, Callable[[], None]]) -> dict[Any, Callable[[], None]]:

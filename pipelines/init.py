@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,6 +42,7 @@ class Report:
     kept: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     next: list[str] = field(default_factory=list)
+    missing_data: bool = False
 
     def document(self) -> dict[str, Any]:
         """JSON of the report."""
@@ -131,9 +133,15 @@ def _check_example(name: str, source: Path | None, *, exists: bool) -> None:
 
 def examples() -> list[str]:
     """Names of the examples that are installed with tidegate."""
-    from importlib.resources import files
+    return sorted(one.parent.name for one in _examples_folder().glob("*/tidegate.yaml"))
 
-    return sorted(one.name for one in files("tidegate.examples").iterdir() if one.joinpath("tidegate.yaml").is_file())
+
+def _examples_folder() -> Path:
+    """Where they are: `tidegate.examples` is files without an `__init__.py`, so its path is asked for, not its spec."""
+    import importlib
+
+    places = map(Path, importlib.import_module("tidegate.examples").__path__)
+    return next(place for place in places if place.is_dir())
 
 
 def _examine(root: Path, source: Path | None, target: str | None, time: str | None) -> Source:
@@ -252,13 +260,11 @@ def _training(root: Path, task: str, report: Report) -> dict[str, Any]:
 
 
 def _copy_example(root: Path, name: str, report: Report) -> None:
-    from importlib.resources import as_file, files
-
-    with as_file(files("tidegate.examples").joinpath(name)) as folder:
-        for file in sorted(folder.rglob("*")):
-            path = file.relative_to(folder)
-            if file.is_file() and "__pycache__" not in path.parts:
-                _write(root, path.as_posix(), lambda file=file: file.read_text(encoding="utf-8"), report)  # type: ignore[misc]  # the default binds the loop's file
+    folder = _examples_folder() / name
+    for file in sorted(folder.rglob("*")):
+        path = file.relative_to(folder)
+        if file.is_file() and "__pycache__" not in path.parts:
+            _write(root, path.as_posix(), partial(file.read_text, encoding="utf-8"), report)
 
 
 # --- what every project needs ----------------------------------------------------------------------------------------
@@ -308,7 +314,8 @@ def _track(root: Path, config: Config, report: Report) -> None:
     elif (root / path).is_file():
         report.notes.append(f"{path} is version {dvc_repo.add(root, Path(path)).md5} in DVC")
     else:
-        report.notes.append(f"{path} is not there yet: `tidegate data add FILE` takes a file as the project's data")
+        report.missing_data = True
+        report.notes.append(f"{path} is not there yet")
 
 
 def _lines(root: Path, path: str, wanted: Iterable[str], report: Report) -> None:
@@ -406,6 +413,8 @@ def _finish_mlflow(process: subprocess.Popen[str] | None, uri: str, report: Repo
 def _next_steps(root: Path, report: Report) -> None:
     if root != Path.cwd():
         report.next.append(f"cd {min(os.path.relpath(root), str(root), key=len)}")
+    if report.missing_data:
+        report.next.append("tidegate data add FILE")
     report.next += [
         'git add -A && git commit -m "Start with tidegate"',
         "tidegate ship   # contract, train, gate, package, deploy",
