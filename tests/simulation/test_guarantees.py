@@ -1,4 +1,4 @@
-"""The promises of the judge under the traffic that breaks other rules. Seeded; looks each minute; a larger run is `slow`.
+"""The promises of the judge under the traffic that breaks other rules. Seeded; a larger run is `slow`.
 
 Everything here is vectorised over runs, so 1,000 rollouts of two hours take a second or two.
 """
