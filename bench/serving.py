@@ -1,0 +1,299 @@
+"""How fast one prediction is, against the two servers people would otherwise use.
+
+Three servers of the same ONNX file (gradient boosting, 100 trees, 10 numbers), each alone on processor 0, asked by one
+client on processor 1, interleaved round by round, so that a slow minute of the machine slows all three.
+
+    python bench/serving.py [--seconds 2] [--rounds 3]
+
+Prints one JSON document; the ratios hold on other machines, the absolute numbers do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+COLUMNS = [f"x{i}" for i in range(10)]
+
+FASTAPI = """
+import sys
+import numpy as np, onnxruntime, uvicorn
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+class Row(BaseModel):
+    {fields}
+
+class Request(BaseModel):
+    rows: list[Row]
+
+class Response(BaseModel):
+    predictions: list[int]
+    probabilities: list[list[float]]
+
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+app = FastAPI()
+names = {names}
+
+@app.post("/predict")
+async def predict(request: Request) -> Response:
+    feeds = {{n: np.array([[getattr(r, n)] for r in request.rows], dtype=np.float32) for n in names}}
+    labels, scores = session.run(None, feeds)
+    return Response(predictions=labels.tolist(), probabilities=scores.tolist())
+
+uvicorn.run(app, port=int(sys.argv[2]), loop="uvloop", http="httptools", access_log=False, log_level="warning")
+"""
+
+BENTO = """
+import numpy as np, onnxruntime, bentoml
+from pydantic import BaseModel
+
+class Row(BaseModel):
+    {fields}
+
+names = {names}
+
+@bentoml.service
+class Bench:
+    def __init__(self) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession({file!r}, options, providers=["CPUExecutionProvider"])
+
+    @bentoml.api
+    async def predict(self, rows: list[Row]) -> dict[str, list]:
+        feeds = {{n: np.array([[getattr(r, n)] for r in rows], dtype=np.float32) for n in names}}
+        labels, scores = self.session.run(None, feeds)
+        return {{"predictions": labels.tolist(), "probabilities": scores.tolist()}}
+"""
+
+
+def make_bundle(folder: Path) -> tuple[Path, Path]:
+    """A fitted model as a bundle, and its ONNX file with the columns' own names."""
+    import numpy as np
+    import pandas as pd
+    from sklearn.compose import make_column_transformer
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.pipeline import make_pipeline
+
+    from tidegate.serving import convert, rows
+    from tidegate.serving.service import manifest, model, tensors
+
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(4000, len(COLUMNS))), columns=COLUMNS)
+    target = (frame.sum(axis=1) + rng.normal(size=4000) > 0).astype(int)
+    estimator = make_pipeline(
+        make_column_transformer(("passthrough", COLUMNS)), HistGradientBoostingClassifier(max_iter=100)
+    ).fit(frame, target)
+    columns = [manifest.Column(name, "number") for name in COLUMNS]
+    inputs = [manifest.Input(name, name, "number") for name in COLUMNS]
+    bundle = folder / "bundle"
+    bundle.mkdir()
+    prepared = tensors.frame_columns(columns, frame)
+    made = convert.convert(estimator, inputs, prepared, bundle / "model.onnx")
+    golden_rows = rows.request_rows(columns, frame.head(5))
+    empty = manifest.Golden([], [])
+    described: dict[str, Any] = {"model": "bench", "version": 1, "task": "classification", "runtime": "onnx"}
+    described |= {"columns": columns, "inputs": list(made.inputs), "classes": [0, 1]}
+    manifest.write(manifest.Manifest(**described, golden=empty), bundle)
+    loaded = model.Model(bundle)
+    answer = loaded.plain(loaded.schema.check(golden_rows))
+    golden = manifest.Golden(golden_rows, answer.predictions, answer.probabilities)
+    manifest.write(manifest.Manifest(**described, golden=golden), bundle)
+    return bundle, bundle / "model.onnx"
+
+
+def commands(folder: Path, bundle: Path, file: Path, ports: dict[str, int]) -> dict[str, list[str]]:
+    """How each server is started, on processor 0."""
+    fields = "\n    ".join(f"{name}: float" for name in COLUMNS)
+    (folder / "fastapi_app.py").write_text(FASTAPI.format(fields=fields, names=COLUMNS))
+    (folder / "bento_app.py").write_text(BENTO.format(fields=fields, names=COLUMNS, file=str(file)))
+    python = ["taskset", "-c", "0", sys.executable]
+    service = ["-m", "tidegate.serving.service", "--bundle", str(bundle), "--port", str(ports["tidegate"])]
+    bento = ["-m", "bentoml", "serve", "bento_app:Bench", "--working-dir", str(folder)]
+    return {
+        "tidegate": [*python, *service],
+        "fastapi": [*python, str(folder / "fastapi_app.py"), str(file), str(ports["fastapi"])],
+        "bentoml": [*python, *bento, "--port", str(ports["bentoml"]), "--host", "127.0.0.1"],
+    }
+
+
+def request_bytes(port: int) -> bytes:
+    """One POST /predict of one row."""
+    body = json.dumps({"rows": [{name: 0.1 * i for i, name in enumerate(COLUMNS)}]}).encode()
+    head = f"POST /predict HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+class Connection(asyncio.Protocol):
+    """Sends the same request again as soon as the answer is whole, and keeps the seconds of each."""
+
+    def __init__(self, request: bytes, seconds: list[float], failed: list[bytes]) -> None:
+        self.request, self.seconds, self.failed = request, seconds, failed
+        self.transport: asyncio.Transport | None = None
+        self.buffer = b""
+        self.begun = 0.0
+        self.going = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.send()
+
+    def send(self) -> None:
+        """The next request."""
+        assert self.transport is not None
+        self.begun = time.perf_counter()
+        self.transport.write(self.request)
+
+    def data_received(self, data: bytes) -> None:
+        """Part of an answer."""
+        self.buffer += data
+        head, found, body = self.buffer.partition(b"\r\n\r\n")
+        if not found:
+            return
+        lower = head.lower()
+        start = lower.index(b"content-length:") + 15
+        if len(body) < int(lower[start:].split(b"\r\n", 1)[0]):
+            return
+        if head.startswith(b"HTTP/1.1 200"):
+            self.seconds.append(time.perf_counter() - self.begun)
+        else:
+            self.failed.append(self.buffer[:200])
+        self.buffer = b""
+        if self.going:
+            self.send()
+
+
+async def press(port: int, concurrency: int, seconds: float) -> tuple[list[float], int]:
+    """Seconds of every answered request, and how many were refused."""
+    took: list[float] = []
+    failed: list[bytes] = []
+    loop = asyncio.get_running_loop()
+    request = request_bytes(port)
+    made = [
+        await loop.create_connection(lambda: Connection(request, took, failed), "127.0.0.1", port)
+        for _ in range(concurrency)
+    ]
+    await asyncio.sleep(seconds)
+    for transport, protocol in made:
+        protocol.going = False
+        transport.close()
+    return took, len(failed)
+
+
+def free_ports(names: list[str]) -> dict[str, int]:
+    """Ports below the ephemeral range."""
+    found: dict[str, int] = {}
+    candidate = 21_000 + os.getpid() % 9_000
+    for name in names:
+        while True:
+            candidate += 1
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", candidate)) != 0:
+                    found[name] = candidate
+                    break
+    return found
+
+
+def wait_until_serving(port: int, process: subprocess.Popen[bytes]) -> float:
+    """Seconds until the first prediction is answered."""
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < 60:
+        assert process.poll() is None, "a server ended"
+        try:
+            with socket.create_connection(("127.0.0.1", port), 1) as client:
+                client.settimeout(5)
+                client.sendall(request_bytes(port))
+                if client.recv(100).startswith(b"HTTP/1.1 200"):
+                    return time.perf_counter() - begun
+        except OSError:
+            pass
+        time.sleep(0.02)
+    raise TimeoutError(port)
+
+
+def quantile(values: list[float], share: float) -> float:
+    """In milliseconds."""
+    return round(1000 * sorted(values)[min(len(values) - 1, int(share * len(values)))], 3)
+
+
+def summary(measured: dict[tuple[str, int], list[tuple[list[float], int]]], seconds: float) -> dict[str, Any]:
+    """Medians over the rounds, and our ratios to the others in the same round."""
+    servers: dict[str, Any] = {}
+    for (name, concurrency), rounds in measured.items():
+        every = [value for took, _ in rounds for value in took]
+        servers.setdefault(name, {})[f"c{concurrency}"] = {
+            "rps": round(statistics.median(len(took) / seconds for took, _ in rounds)),
+            "p50_ms": quantile(every, 0.5),
+            "p99_ms": quantile(every, 0.99),
+            "failed": sum(failed for _, failed in rounds),
+        }
+    ratios = {
+        f"c{concurrency}_over_{other}": round(
+            statistics.median(
+                len(ours[0]) / max(1, len(theirs[0]))
+                for ours, theirs in zip(measured["tidegate", concurrency], measured[other, concurrency], strict=True)
+            ),
+            2,
+        )
+        for other in ("fastapi", "bentoml")
+        for concurrency in (1, 32)
+    }
+    return {"kind": "bench_serving", "ratios": ratios, "servers": servers}
+
+
+def main() -> None:
+    """Start, measure, stop, print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="of each server and concurrency")
+    chosen = parser.parse_args()
+    environment = os.environ | {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "true", "OMP_NUM_THREADS": "1"}
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    measured: dict[tuple[str, int], list[tuple[list[float], int]]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        bundle, file = make_bundle(folder)
+        ports = free_ports(["tidegate", "fastapi", "bentoml"])
+        os.sched_setaffinity(0, {1})
+        starts = {}
+        try:
+            for name, command in commands(folder, bundle, file, ports).items():
+                quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+                env = {**environment, "BENTOML_HOME": str(folder / "bentoml")}
+                processes[name] = subprocess.Popen(command, env=env, start_new_session=True, **quiet)
+                starts[name] = round(wait_until_serving(ports[name], processes[name]), 2)
+            # A client on Python's own loop would be the slowest part.
+            client = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+            for _ in range(chosen.rounds):
+                for concurrency in (1, 32):
+                    for name, port in ports.items():
+                        result = client.run(press(port, concurrency, chosen.seconds))
+                        measured.setdefault((name, concurrency), []).append(result)
+        finally:
+            for process in processes.values():
+                os.killpg(process.pid, signal.SIGTERM)
+            for process in processes.values():
+                process.wait(20)
+    print(json.dumps(summary(measured, chosen.seconds) | {"start_seconds": starts}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
