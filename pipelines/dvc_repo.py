@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -103,7 +104,8 @@ def translated(error: Exception) -> TidegateError:
     deepest: BaseException = error
     while deepest.__cause__ is not None:
         deepest = deepest.__cause__
-    text = re.sub(r"\s*<?https?://\S+", "", str(deepest)).strip() or type(deepest).__name__
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(deepest))
+    text = re.sub(r"\s*<?https?://\S+", "", plain).strip() or type(deepest).__name__
     chain = _chain(error)
     if any(isinstance(one, LockError) for one in chain):
         return Conflict(
@@ -208,17 +210,35 @@ def pull(root: Path) -> int:
     return _transfer(root, "pull")
 
 
+def pull_data(project: Project) -> tuple[DatasetRef, int]:
+    """`pull`, and then the training data has to be there, whole; also returns how many objects were new here.
+
+    Raises:
+        TidegateError: neither the cache nor the remote has it.
+        Permanent: what came is not what was recorded.
+    """
+    count = pull(project.root)
+    path = project.config.data.path
+    if not project.path(path).is_file() and (md5 := recorded_md5(project.root, path)):
+        raise TidegateError(
+            f"Neither the DVC cache nor the remote has {path} (md5 {md5})",
+            "Whoever recorded it has to run `tidegate data push`; or take a file: `tidegate data add FILE`.",
+        )
+    return verify_data(project), count
+
+
 def _transfer(root: Path, verb: Literal["push", "pull"]) -> int:
     from dvc.stage.cache import RunCacheNotSupported
 
     with _opened(root) as repo:
-        move = getattr(repo, verb)
+        # Outputs of stages that never ran are nowhere; what must be there is the data, which `verify` looks for.
+        move = partial(repo.pull, allow_missing=True) if verb == "pull" else repo.push
         try:
             result = move(run_cache=True)
         except RunCacheNotSupported:  # an http remote holds objects only
             result = move()
     if isinstance(result, Mapping):
-        return int(result.get("fetched", 0))
+        return int(result.get("stats", result).get("fetched", 0))
     return int(result or 0)
 
 

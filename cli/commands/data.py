@@ -154,8 +154,7 @@ def pull() -> None:
 
     t = terminal()
     with t.progress.task("pull from the DVC remote"):
-        count = dvc_repo.pull(t.project.root)
-    data = dvc_repo.verify_data(t.project)
+        data, count = dvc_repo.pull_data(t.project)
     _show_moved("pull", count, f"{data.path} is in place, md5 {data.md5}")
 
 

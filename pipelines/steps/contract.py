@@ -75,13 +75,16 @@ class ContractResult:
 
     @property
     def failed(self) -> tuple[str, ...]:
-        """A sentence for each broken promise of severity error."""
-        return tuple(one.text for one in self.results if not one.passed and one.severity == "error")
+        """A sentence for each thing that breaks promises of severity error (a lost column breaks several)."""
+        return self._broken("error")
 
     @property
     def warned(self) -> tuple[str, ...]:
-        """A sentence for each broken promise of severity warning."""
-        return tuple(one.text for one in self.results if not one.passed and one.severity == "warning")
+        """The same for severity warning."""
+        return self._broken("warning")
+
+    def _broken(self, severity: Severity) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(one.text for one in self.results if not one.passed and one.severity == severity))
 
     def document(self) -> dict[str, Any]:
         """JSON of the result."""
@@ -111,7 +114,7 @@ class ContractResult:
         shown = "\n".join(f"  - {text}" for text in self.failed[:10])
         more = f"\n  and {len(self.failed) - 10} more" if len(self.failed) > 10 else ""  # noqa: PLR2004 - a screenful
         raise ContractFailed(
-            f"The data breaks its contract in {len(self.failed)} of {len(self.results)} points:\n{shown}{more}",
+            f"The data breaks its contract ({len(self.results)} promises):\n{shown}{more}",
             "Repair the data, or change the contract if the world has changed; `tidegate data check` checks again.",
         )
 

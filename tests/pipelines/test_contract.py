@@ -1,0 +1,193 @@
+"""The data contract fails closed: every way in which it could pass by accident is an error or a failure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tidegate.core.errors import ConfigError, ContractFailed, ExitCode, TidegateError
+from tidegate.pipelines.dataset import canonical, kinds
+from tidegate.pipelines.steps.contract import ContractResult, check_contract
+from tidegate.pipelines.steps.contract_draft import draft
+
+
+def frame() -> pd.DataFrame:
+    """Prices with one negative, one missing; two cities; days."""
+    return canonical(
+        pd.DataFrame(
+            {
+                "price": [1.5, 2.0, None, -4.0, 3.0],
+                "city": ["oslo", "rome", "oslo", "rom", "oslo"],
+                "day": ["2024-01-01", "2024-01-02", "2024-01-03", None, "2024-01-05"],
+                "order_id": [1, 2, 3, 4, 4],
+            }
+        )
+    )
+
+
+def check(tmp_path: Path, *entries: str, rows: pd.DataFrame | None = None) -> ContractResult:
+    """Check a contract of these entries."""
+    path = tmp_path / "contract.yaml"
+    path.write_text("expectations:\n" + "".join(f"  - {entry}\n" for entry in entries), encoding="utf-8")
+    return check_contract(frame() if rows is None else rows, path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "text"),
+    [
+        ("{type: expect_column_values_to_not_be_null, column: price}", "price: 1 of 5 values is missing (row 3)"),
+        (
+            "{type: expect_column_values_to_be_between, column: price, min_value: 0, why: prices are paid}",
+            "price: 1 of 5 values is below 0, for instance -4.0 (row 4) (prices are paid)",
+        ),
+        (
+            "{type: expect_column_values_to_be_in_set, column: city, value_set: [oslo, rome], mostly: 0.9}",
+            "city: 1 of 5 values is none of ['oslo', 'rome'], for instance rom (row 4); at most 10 % may be",
+        ),
+        (
+            "{type: expect_column_values_to_be_unique, column: order_id}",
+            "order_id: 2 of 5 values are not unique, for instance 4 (rows 4, 5)",
+        ),
+        (
+            '{type: expect_column_values_to_be_between, column: day, min_value: "2024-01-02"}',
+            "day: 1 of 5 values is below 2024-01-02, for instance 2024-01-01 00:00:00 (row 1)",
+        ),
+        ("{type: expect_table_row_count_to_be_between, min_value: 10}", "the table: found 5;"),
+        ("{type: expect_column_mean_to_be_between, column: price, min_value: 2}", "price: found 0.625;"),
+        (
+            "{type: expect_column_values_to_be_between, column: city, min_value: 0}",
+            "city: could not be checked: Column values, min_value",
+        ),
+        (
+            "{type: expect_column_values_to_not_be_null, column: Price}",
+            "Price: the data has no such column. Did you mean 'price'?",
+        ),
+        (
+            "{type: expect_table_columns_to_match_set, column_set: [price, town], exact_match: false}",
+            "town: the data has no such column.",
+        ),
+    ],
+)
+def test_a_broken_promise_is_one_readable_sentence(tmp_path: Path, entry: str, text: str) -> None:
+    """Column, how many, which, where."""
+    result = check(tmp_path, entry)
+    assert not result.passed
+    assert result.failed[0].startswith(text)
+    with pytest.raises(ContractFailed, match="The data breaks its contract") as caught:
+        result.require()
+    assert caught.value.exit_code == ExitCode.REFUSED
+
+
+def test_a_warning_is_reported_and_does_not_fail(tmp_path: Path) -> None:
+    """The gate is ours: Great Expectations itself calls this a failure."""
+    result = check(tmp_path, "{type: expect_column_values_to_not_be_null, column: price, severity: warning}")
+    assert result.passed
+    assert result.warned == ("price: 1 of 5 values is missing (row 3)",)
+    assert json.loads(json.dumps(result.document()))["warned"] == list(result.warned)
+
+
+def test_results_stand_in_the_order_of_the_file(tmp_path: Path) -> None:
+    """Each answer belongs to its own entry, whatever order the library answers in."""
+    columns = ["day", "missing one", "price", "city", "day", "price"]
+    result = check(tmp_path, *(f"{{type: expect_column_values_to_not_be_null, column: {name}}}" for name in columns))
+    assert [one.column for one in result.results] == columns
+    assert [one.passed for one in result.results] == [False, False, False, True, False, False]
+    assert [one.line for one in result.results] == [2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        ("", ["contract.yaml:1: expectations: should be a list"]),
+        ("expectations: []\n", ["contract.yaml:1: expectations: should be a list"]),
+        ("expectation: []\n", ["contract.yaml:1: expectation: unknown key", "contract.yaml:1: expectations:"]),
+        ("expectations: [\n", ["contract.yaml:2: not valid YAML"]),
+        ("expectations:\n- {kwargs: 1}\n", ["contract.yaml:2: expectations[0]: should be a mapping"]),
+        (
+            (
+                "expectations:\n- {type: expect_column_values_to_not_be_nul, column: a}\n"
+                "- {type: expect_column_values_to_not_be_null, colum: a}\n"
+                "- {type: expect_column_values_to_be_between, column: a}\n"
+                "- {type: expect_column_values_to_not_be_null, column: a, mostly: 3}\n"
+            ),
+            [
+                (
+                    "contract.yaml:2: expectations[0].type: unknown expectation 'expect_column_values_to_not_be_nul', "
+                    "did you mean 'expect_column_values_to_not_be_null'?"
+                ),
+                "contract.yaml:3: expectations[1]: unknown argument 'colum'",
+                "contract.yaml:4: expectations[2]: min_value and max_value cannot both be None",
+                "contract.yaml:5: expectations[3]: mostly: ensure this value is less than or equal to 1.0",
+            ],
+        ),
+        (
+            "expectations:\n- {type: expect_column_values_to_not_be_null, column: a, severity: eror}\n",
+            ["contract.yaml:2: expectations[0].severity: 'eror' should be error or warning"],
+        ),
+    ],
+)
+def test_every_mistake_of_a_contract_is_named_with_its_line(tmp_path: Path, text: str, problems: list[str]) -> None:
+    """A typo is an error with exit code 2, never an expectation that is dropped."""
+    path = tmp_path / "contract.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        check_contract(frame(), path)
+    assert len(caught.value.problems) == len(problems)
+    for found, wanted in zip(caught.value.problems, problems, strict=True):
+        assert found.startswith(wanted)
+
+
+def test_no_contract_and_no_rows_are_errors(tmp_path: Path) -> None:
+    """Neither passes."""
+    with pytest.raises(ConfigError, match=r"no contract contract\.yaml"):
+        check_contract(frame(), tmp_path / "contract.yaml")
+    with pytest.raises(TidegateError, match="no rows to check"):
+        check(tmp_path, "{type: expect_column_values_to_not_be_null, column: price}", rows=frame().head(0))
+
+
+def source(seed: int, count: int) -> pd.DataFrame:
+    """Rows of one source: numbers of several scales, categories, text, times, flags, gaps, odd names."""
+    rng = np.random.default_rng(seed)
+    scale = 10.0 ** rng.integers(-6, 9)
+    columns = {
+        "no": rng.normal(size=count) * scale + rng.normal() * scale,
+        "1e3": rng.integers(0, 1000, count),
+        'a "b": {c}, [d] #e': rng.choice(["oslo", "no", "1.5", "ü'\"", "null"], count),
+        "text": [f"t{value}" for value in rng.integers(0, 10**9, count)],
+        "when": pd.date_range("2024-01-01", periods=count, freq="h").astype(str),
+        "flag": rng.choice(["yes", "no"], count),
+        "row id": np.arange(count),
+        "constant": [float(scale)] * count,
+        "gaps": pd.Series(rng.normal(size=count)).where(rng.random(count) > rng.random(), None),
+    }
+    return canonical(pd.DataFrame(columns))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 400))
+def test_a_drafted_contract_passes_on_its_own_data(tmp_path: Path, seed: int, count: int) -> None:
+    """Whatever the data, names and values."""
+    rows = source(seed, count)
+    path = tmp_path / "contract.yaml"
+    path.write_text(draft(rows, kinds(rows)), encoding="utf-8")
+    result = check_contract(rows, path)
+    assert result.failed == ()
+    assert result.warned == ()
+
+
+def test_a_drafted_contract_holds_for_the_next_export_and_not_for_a_broken_one(tmp_path: Path) -> None:
+    """Fresh rows of the same source pass; another scale, lost values, a renamed column do not."""
+    rows = source(1, 2000)
+    path = tmp_path / "contract.yaml"
+    path.write_text(draft(rows, kinds(rows)), encoding="utf-8")
+    half = rows.sample(1500, random_state=0).reset_index(drop=True)
+    assert check_contract(half, path).failed == ()
+    broken = half.assign(no=half["no"] * 1000, text=None).rename(columns={"flag": "Flag"})
+    failed = check_contract(broken, path).failed
+    assert {text.partition(":")[0] for text in failed} == {"no", "text", "flag"}
