@@ -58,8 +58,7 @@ def train(X, y, params):
         ColumnTransformer([encoder for encoder in encoders if encoder[2]]),
         HistGradientBoosting{kind}(**{{"random_state": 0, **params}}),
     )
-    # ONNX computes with float32: learning from the same numbers makes both give the same answer.
-    return model.fit(X.astype({{name: "float32" for name in numbers}}), y)
+    return model.fit(X, y)
 '''
 
 FEATURES: Final = '''\

@@ -31,7 +31,10 @@ class StepResult:
 
 @dataclass(frozen=True, slots=True)
 class RolloutState:
-    """One rollout: two releases, the plan as JSON, and how far it got. `weight` is in whole per cent."""
+    """One rollout: two releases, the plan as JSON, and how far it got.
+
+    `weight` is in whole per cent; `keep` is how many seconds the loser stays warm after a promotion.
+    """
 
     id: str
     stable: str
@@ -39,6 +42,7 @@ class RolloutState:
     plan: Mapping[str, Any]
     steps: tuple[int, ...]
     started_at: str
+    keep: float = 0.0
     state: RolloutWord = "running"
     step: int = 0
     step_started_at: str = ""
@@ -125,6 +129,7 @@ def _started(state: State, event: Event) -> State:
         plan=data["plan"],
         steps=tuple(data["steps"]),
         started_at=event.at,
+        keep=data.get("keep", 0.0),
         step_started_at=event.at,
     )
     return replace(state, rollouts=(*state.rollouts, rollout))
@@ -221,8 +226,15 @@ def deciding(decision: Decision) -> Callable[[Sequence[Event]], Draft | None]:
     return lambda events: decision(fold(events))
 
 
-def start(rollout: str, canary: str, plan: Mapping[str, Any], steps: Sequence[int], *, by_hand: bool) -> Decision:
-    """Begin a rollout of `canary` against the champion; `by_hand` passes a freeze."""
+def start(canary: str, plan: Mapping[str, Any], keep: float, *, by_hand: bool) -> Decision:
+    """Begin a rollout of `canary` against the champion.
+
+    Args:
+        canary: the release to try.
+        plan: JSON of the plan, with the rollout's id and steps.
+        keep: seconds that the loser stays warm after a promotion.
+        by_hand: a person asked for it, which passes a freeze.
+    """
 
     def decide(state: State) -> Draft:
         if state.champion is None:
@@ -237,8 +249,8 @@ def start(rollout: str, canary: str, plan: Mapping[str, Any], steps: Sequence[in
             )
         if canary == state.champion:
             raise Conflict(f"Release {canary} is the champion already.", "Train or change something first.")
-        data = {"rollout": rollout, "stable": state.champion, "canary": canary, "plan": plan, "steps": list(steps)}
-        return Draft("rollout_started", data)
+        data = {"rollout": plan["rollout"], "stable": state.champion, "canary": canary}
+        return Draft("rollout_started", {**data, "steps": list(plan["steps"]), "keep": keep, "plan": plan})
 
     return decide
 

@@ -10,9 +10,8 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +74,64 @@ class Source:
 
     folder: Path
     model: str
-    version: int
+    version: int = 0
     task: Task = "custom"
     columns: Sequence[Column] = ()
     hooks: Path | None = None
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A bundle that is whole but for the version, which the registry gives once the gate has passed.
+
+    `bundle` is the folder, valid inside `drafted` only; `size` its bytes.
+    """
+
+    bundle: Path
+    manifest: Manifest
+    size: int
+
+
+@contextmanager
+def drafted(
+    source: Source, holdout: pd.DataFrame, truth: Any, *, serve: Serve, progress: Progress | None = None
+) -> Iterator[Draft]:
+    """Make the bundle of a model in a scratch folder: what the gate measures and `build` builds.
+
+    Args:
+        source: the model.
+        holdout: raw request columns of the holdout; other columns are ignored.
+        truth: the target of the same rows (None is allowed unless the threshold is a precision or a recall).
+        serve: the `serve` section.
+        progress: where to report.
+
+    Raises:
+        TidegateError: the model cannot be loaded or served; the text says why and what to do.
+    """
+    with tempfile.TemporaryDirectory(prefix="tidegate-package-") as scratch:
+        bundle = Path(scratch) / "bundle"
+        bundle.mkdir()
+        with (progress or Silent()).task("compare ONNX with the Python model"):
+            described = _fill(bundle, source, holdout, truth, serve)
+        yield Draft(bundle, described, sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file()))
+
+
+def build(draft: Draft, version: int, bento_home: Path) -> BentoRef:
+    """Build the Bento of a draft under the registered version; the same content is built once.
+
+    Args:
+        draft: from `drafted`, while it is open.
+        version: of the registered model.
+        bento_home: BentoML's home of this project.
+    """
+    import msgspec
+
+    from tidegate.serving.service import manifest
+
+    described = msgspec.structs.replace(draft.manifest, version=version)
+    manifest.write(described, draft.bundle)
+    tag, path = _build(draft.bundle.parent, described, bento_home)
+    return BentoRef(tag, path, described.runtime, described.reason, draft.size, described.threshold)
 
 
 def package(
@@ -90,47 +143,17 @@ def package(
     bento_home: Path,
     progress: Progress | None = None,
 ) -> BentoRef:
-    """Build the Bento of one version.
-
-    Args:
-        source: the model.
-        holdout: raw request columns of the holdout; other columns are ignored.
-        truth: the target of the same rows (None is allowed unless the threshold is a precision or a recall).
-        serve: the `serve` section.
-        bento_home: BentoML's home of this project.
-        progress: where to report.
-
-    Raises:
-        TidegateError: the model cannot be loaded or served; the text says why and what to do.
-    """
-    progress = progress or Silent()
-    with tempfile.TemporaryDirectory(prefix="tidegate-package-") as scratch:
-        bundle = Path(scratch) / "bundle"
-        bundle.mkdir()
-        with progress.task("compare ONNX with the Python model"):
-            described = _fill(bundle, source, holdout, truth, serve)
-        with progress.task("build the Bento"):
-            tag, path = _build(Path(scratch), described, bento_home)
-    size = sum(file.stat().st_size for file in (path / "src" / "bundle").rglob("*") if file.is_file())
-    return BentoRef(tag, path, described.runtime, described.reason, size, described.threshold)
+    """Draft and build the Bento of a version that is registered already; arguments as in `drafted` and `build`."""
+    with drafted(source, holdout, truth, serve=serve, progress=progress) as draft:
+        return build(draft, source.version, bento_home)
 
 
-def latency(bundle: Path, runs: int = 200) -> tuple[float, float]:
-    """Seconds of one-row predictions in this process, without HTTP: median and 99th percentile of `runs`."""
-    import numpy as np
-
+def row_predictor(bundle: Path) -> Callable[[dict[str, Any]], object]:
+    """A function that answers one raw row by the path of a request, without HTTP: for measuring latency."""
     from tidegate.serving.service.model import Model
 
     model = Model(bundle)
-    checked = model.schema.check(model.manifest.golden.rows)
-    seconds = []
-    for index in range(runs + 5):
-        begun = time.perf_counter()
-        model.predict([checked[index % len(checked)]])
-        seconds.append(time.perf_counter() - begun)
-    # The first five runs fill caches.
-    median, high = np.quantile(seconds[5:], [0.5, 0.99])
-    return float(median), float(high)
+    return lambda row: model.predict(model.schema.check([row]))
 
 
 def _fill(bundle: Path, source: Source, holdout: pd.DataFrame, truth: Any, serve: Serve) -> Manifest:

@@ -42,7 +42,6 @@ class Process:
 
         return Process(pid, psutil.Process(pid).create_time())
 
-    @property
     def alive(self) -> bool:
         """Whether this very process still runs."""
         import psutil
@@ -56,12 +55,12 @@ class Process:
     def end(self, patience: float) -> None:
         """Ask it to stop, wait `patience` seconds, then kill it; never touches another process."""
         for number in (signal.SIGTERM, signal.SIGKILL):
-            if not self.alive:
+            if not self.alive():
                 return
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
             deadline = time.monotonic() + patience
-            while self.alive and time.monotonic() < deadline:
+            while self.alive() and time.monotonic() < deadline:
                 _reap(self.pid)
                 time.sleep(0.02)
 
@@ -133,7 +132,7 @@ class LocalDeployer:
         except (OSError, ValueError, KeyError):
             return None
         _reap(process.pid)
-        return (process, record) if process.alive else None
+        return (process, record) if process.alive() else None
 
 
 def free_port() -> int:

@@ -39,8 +39,12 @@ def with_champion(ledger: Ledger) -> None:
     write(ledger, "registered", release="r-2", version=2, run_id="b")
 
 
+def plan(rollout: str) -> dict[str, object]:
+    return {"rollout": rollout, "steps": [20, 50]}
+
+
 def begin(ledger: Ledger, rollout: str = "o-1", canary: str = "r-2") -> State:
-    ledger.append(deciding(start(rollout, canary, {}, [20, 50], by_hand=False)))
+    ledger.append(deciding(start(canary, plan(rollout), 0.0, by_hand=False)))
     return fold(ledger.events())
 
 
@@ -93,7 +97,7 @@ def test_a_freeze_stops_automatic_rollouts_only(ledger: Ledger) -> None:
     write(ledger, "frozen", reason="black friday")
     with pytest.raises(Conflict, match="black friday"):
         begin(ledger)
-    ledger.append(deciding(start("o-1", "r-2", {}, [20], by_hand=True)))
+    ledger.append(deciding(start("r-2", plan("o-1"), 0.0, by_hand=True)))
     assert fold(ledger.events()).open_rollout is not None
     assert write(ledger, "unfrozen", reason="over").frozen is None
 
@@ -123,7 +127,7 @@ def test_a_rollback_ends_the_rollout_and_restores_the_release(ledger: Ledger) ->
 
 def test_an_unknown_event_stops_the_reader(ledger: Ledger) -> None:
     """An event of a newer tidegate is an error, never skipped."""
-    with pytest.raises(UsageError, match="upgrade|does not know"):
+    with pytest.raises(UsageError, match="does not know"):
         write(ledger, "teleported")
 
 
@@ -160,7 +164,7 @@ def _decide(move: str, number: int, state: State) -> Draft | None:
     if move == "register":
         return Draft("registered", {"release": f"r-{number}", "version": number, "run_id": "x"})
     if move == "start":
-        return start(f"o-{number}", state.challenger or "r-0", {}, [20, 50], by_hand=False)(state)
+        return start(state.challenger or "r-0", plan(f"o-{number}"), 0.0, by_hand=False)(state)
     if move == "rollback":
         if not state.history:
             raise Conflict("nothing before")

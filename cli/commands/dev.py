@@ -1,0 +1,70 @@
+"""`tidegate dev`: tools for trying things out on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tidegate.cli.terminal import terminal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tidegate.serving.gateway.state import GatewaySettings
+    from tidegate.serving.traffic import TrafficReport
+
+app = typer.Typer(help="Tools for trying things out on this machine.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Tools for trying things out on this machine."""
+
+
+@app.command()
+def traffic(
+    rps: Annotated[float, typer.Option(help="Requests a second.", min=0.1, max=5000)] = 20,
+    users: Annotated[float, typer.Option(help="New users a minute; they come back.", min=0.1)] = 600,
+    duration: Annotated[str | None, typer.Option("--for", help="How long: 30s, 5m; default: until Ctrl-C.")] = None,
+) -> None:
+    """Send steady load from the holdout to the local gateway: new users keep coming, and come back."""
+    from tidegate.core.units import parse_duration
+    from tidegate.pipelines import stack
+    from tidegate.pipelines.environment import environment_for
+    from tidegate.pipelines.example_request import bodies
+    from tidegate.serving.gateway.state import GatewaySettings
+    from tidegate.serving.traffic import TrafficPlan, make_traffic
+
+    t = terminal()
+    environment = environment_for(t.project)
+    config = t.project.config
+    gateway = stack.status(environment)["gateway"]
+    keys = GatewaySettings.from_config(config).api_keys
+    plan = TrafficPlan(
+        gateway,
+        bodies(environment),
+        rps=rps,
+        users_per_minute=users,
+        seconds=None if duration is None else parse_duration(duration),
+        unit_header=config.rollout.unit.header,
+        headers={"x-api-key": keys[0]} if keys else {},
+    )
+    with t.progress.task(f"{rps:g} requests/s, {users:g} new users/min to {gateway}", plan.seconds) as task:
+        report = make_traffic(plan, lambda so_far: task.advance(1, _counts(so_far)))
+    t.show(report.to_json(), lambda console: _print(console, report))
+
+
+def _counts(report: TrafficReport) -> str:
+    return ", ".join(f"{arm} {count:,}" for arm, count in sorted(report.arms.items()))
+
+
+def _print(console: Console, report: TrafficReport) -> None:
+    console.print(f"{report.answered:,} answers to {report.users:,} users in {report.seconds:.0f} s")
+    for title, counts in (("arm", report.arms), ("version", report.versions), ("status", report.statuses)):
+        for name, count in sorted(counts.items(), key=str):
+            console.print(f"  {title} {name}: {count:,}")
+    if report.answered:
+        console.print(f"  p50 {report.percentile(0.5) * 1000:.1f} ms, p99 {report.percentile(0.99) * 1000:.1f} ms")
+    if report.failed or report.unsent:
+        console.print(f"  {report.failed:,} without an answer, {report.unsent:,} could not be sent")

@@ -1,0 +1,252 @@
+"""`tidegate rollout`: plan, start, follow and end A/B rollouts."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tidegate.cli.terminal import terminal
+from tidegate.core.errors import ExitCode
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tidegate.pipelines.environment import Environment
+    from tidegate.rollouts.plan import RolloutPlan
+
+app = typer.Typer(help="Plan, start, follow and end A/B rollouts.", no_args_is_help=True)
+Reason = Annotated[str, typer.Option(help="Why; it is kept in the ledger.")]
+_POLL_SECONDS = 0.5
+
+
+@app.command()
+def plan(
+    units_per_minute: Annotated[
+        float | None, typer.Option(help="New users a minute, instead of those measured now.", min=0)
+    ] = None,
+    suggest: Annotated[
+        bool, typer.Option("--suggest", help="Print the `rollout` section with auto values filled in.")
+    ] = False,
+) -> None:
+    """Forecast how long a rollout would take at the traffic of now, before it starts."""
+    from tidegate.pipelines import flows
+
+    t = terminal()
+    made = flows.plan_rollout(_environment(), t.progress, units_per_minute)
+    document = {"kind": "plan", **made.to_dict(), "forecast_seconds": made.forecast_seconds}
+    t.show(document, lambda console: _print_suggestion(console, made) if suggest else _print_plan(console, made))
+
+
+@app.command()
+def start(
+    release: Annotated[
+        str | None, typer.Argument(help="The release to try; default: the newest challenger.", metavar="RELEASE")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="End a running rollout first.")] = False,
+) -> None:
+    """Start a rollout of a registered release and return; the running stack moves it on."""
+    from tidegate.core.errors import Conflict
+    from tidegate.pipelines import flows
+    from tidegate.registry import releases
+
+    t = terminal()
+    environment = _environment()
+    state = environment.state()
+    chosen = release or state.challenger
+    if chosen is None:
+        raise Conflict(
+            "There is no challenger to try.", "`tidegate ship` makes one; `tidegate release list` shows all."
+        )
+    found = releases.load(environment.store, chosen)
+    made = flows.plan_rollout(environment, t.progress)
+    rollout = environment.driver.start(found.id, made, by_hand=True, replace=replace)
+    for warning in made.warnings:
+        t.warn(warning)
+    document = environment.driver.status(rollout.id)
+    text = f"Rollout {rollout.id} of version {found.version} begins at {rollout.weight} %: `tidegate rollout watch`."
+    t.show(document, lambda console: console.print(text))
+
+
+@app.command()
+def status(
+    rollout: Annotated[
+        str | None, typer.Argument(help="A rollout's id; default: the newest.", metavar="ROLLOUT")
+    ] = None,
+) -> None:
+    """Show where a rollout stands: weight, users, and each metric with its evidence."""
+    document = _environment().driver.status(rollout)
+    terminal().show(document, lambda console: _print_status(console, document))
+
+
+@app.command()
+def watch(
+    timeout: Annotated[str | None, typer.Option(help="Stop watching after this long; the rollout goes on.")] = None,
+) -> None:
+    """Follow the newest rollout until it is decided. Exit code 5: not decided; 6: rolled back."""
+    from tidegate.core.units import parse_duration
+
+    t = terminal()
+    environment = _environment()
+    deadline = time.monotonic() + parse_duration(timeout) if timeout else None
+    rollout, shown = environment.driver.status()["id"], ""
+    while True:
+        document = environment.driver.status(rollout)
+        text = _line(document)
+        if text != shown:
+            t.line(document, text)
+            shown = text
+        over = deadline is not None and time.monotonic() > deadline
+        if document["state"] != "running" or over:
+            raise typer.Exit(_exit_code(document["state"]))
+        time.sleep(_POLL_SECONDS)
+
+
+@app.command()
+def promote(
+    full: Annotated[bool, typer.Option("--full", help="Go to 100 % at once, not only to the next step.")] = False,
+    reason: Reason = "promoted by hand",
+) -> None:
+    """Pass the running step, or the whole rollout, whatever the judge says."""
+    from tidegate.pipelines import aliases
+
+    t = terminal()
+    environment = _environment()
+    after = environment.driver.promote(full=full, reason=reason)
+    if not after.open:
+        aliases.sync(environment, t.progress)
+    t.show(
+        environment.driver.status(after.id),
+        lambda console: console.print(f"Rollout {after.id} is at {after.weight} %."),
+    )
+
+
+@app.command()
+def abort(reason: Reason = "aborted by hand") -> None:
+    """Send every user back to the champion and end the rollout."""
+    t = terminal()
+    environment = _environment()
+    after = environment.driver.abort(reason)
+    t.show(environment.driver.status(after.id), lambda console: console.print(f"Rollout {after.id} was aborted."))
+
+
+@app.command()
+def history() -> None:
+    """List every rollout of this environment."""
+    from dataclasses import asdict
+
+    t = terminal()
+    state = _environment().state()
+    rows = [
+        {
+            "id": one.id,
+            "state": one.state,
+            "version": state.versions.get(one.canary),
+            "release": one.canary,
+            "against": state.versions.get(one.stable),
+            "started_at": one.started_at,
+            "ended_at": one.ended_at or None,
+            "steps": [asdict(result) for result in one.results],
+            "reasons": list(one.reasons),
+        }
+        for one in state.rollouts
+    ]
+    t.show({"kind": "rollouts", "rollouts": rows}, lambda console: _print_history(console, rows))
+
+
+def _environment() -> Environment:
+    from tidegate.pipelines.environment import environment_for
+
+    return environment_for(terminal().project)
+
+
+def _exit_code(state: str) -> ExitCode:
+    if state == "promoted":
+        return ExitCode.OK
+    return ExitCode.ROLLED_BACK if state in {"rolled_back", "aborted"} else ExitCode.INCONCLUSIVE
+
+
+def _line(document: dict[str, Any]) -> str:
+    units = document["units"]
+    left = document["forecast_seconds"]
+    text = (
+        f"{document['id']}  {document['state'].replace('_', ' '):<12} {document['weight']:>3} %  "
+        f"canary {units['canary']:,}  stable {units['stable']:,} users"
+    )
+    metrics = "".join(
+        f"  {one['name']} {_evidence(one['log_e_harm'])} harm {_evidence(one['log_e_safe'])} safe"
+        for one in document["metrics"]
+    )
+    about = f"  about {left / 60:.1f} min left in this step" if left else ""
+    because = f"\n  {'; '.join(document['reasons'])}" if document["state"] != "running" and document["reasons"] else ""
+    return text + metrics + about + because
+
+
+def _evidence(log_e: float | None) -> str:
+    """Odds against the null hypothesis; 20:1 decides at 5 %."""
+    from math import exp
+
+    return f"{exp(min(log_e or 0.0, 20)):.3g}:1"
+
+
+def _print_status(console: Console, document: dict[str, Any]) -> None:
+    arms = document["arms"]
+    console.print(
+        f"rollout {document['id']}: version {arms['canary']['version']} against {arms['stable']['version']}, "
+        f"{document['state'].replace('_', ' ')}, {document['weight']} % on the canary",
+        markup=False,
+    )
+    for metric in document["metrics"]:
+        console.print(f"  {metric['sentence']}", markup=False, soft_wrap=True)
+    srm = document["srm"]
+    console.print(
+        f"  sample ratio {'as planned' if srm['ok'] else 'NOT as planned: nothing can be concluded'}", markup=False
+    )
+    for reason in document["reasons"]:
+        console.print(f"  {reason}", markup=False, soft_wrap=True)
+
+
+def _print_plan(console: Console, made: RolloutPlan) -> None:
+    from rich.table import Table
+
+    console.print(
+        f"{made.units_per_minute:,.0f} new users a minute, mode {made.mode}, blocks of {made.block_seconds:g} s"
+    )
+    table = Table("weight", "a good canary passes in", "after canary users", "waits for", "ends after", box=None)
+    for step, maximum in zip(made.forecast, made.step_max, strict=True):
+        units = "-" if step.canary_units is None else f"{step.canary_units:,.0f}"
+        table.add_row(f"{step.weight} %", _time(step.promote_seconds), units, step.slowest, _time(maximum))
+    console.print(table)
+    effects = Table("if the canary has", *(f"rolled back at {step.weight} % in" for step in made.forecast), box=None)
+    for name in made.forecast[0].rollback_seconds if made.forecast else ():
+        effects.add_row(name, *(_time(step.rollback_seconds.get(name)) for step in made.forecast))
+    console.print(effects)
+    for warning in made.warnings:
+        console.print(warning, markup=False, soft_wrap=True)
+
+
+def _print_suggestion(console: Console, made: RolloutPlan) -> None:
+    steps = ", ".join(map(str, made.steps))
+    longest = max(made.step_max, default=0.0)
+    step = f"{{min: {made.step_min:.0f}s, max: {longest:.0f}s}}"
+    console.print(f"rollout:\n  mode: {made.mode}\n  steps: [{steps}]\n  step: {step}", markup=False)
+
+
+def _print_history(console: Console, rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table("id", "state", "version", "against", "started", "because", box=None)
+    for row in rows:
+        because = "; ".join(row["reasons"])[:100]
+        cells = [row["id"], row["state"], str(row["version"]), str(row["against"]), row["started_at"][:19], because]
+        table.add_row(*cells)
+    console.print(table)
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "longer than 48 h"
+    if seconds < 120:  # noqa: PLR2004 - two minutes read better as seconds
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"  # noqa: PLR2004 - two hours

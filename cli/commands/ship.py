@@ -1,0 +1,121 @@
+"""`tidegate ship` and `rollback`: the road forward, and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tidegate.cli.terminal import terminal
+from tidegate.core.errors import ExitCode
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tidegate.pipelines.flows import Shipped
+
+_CODES = {"rollback": ExitCode.ROLLED_BACK, "inconclusive": ExitCode.INCONCLUSIVE, "continue": ExitCode.INCONCLUSIVE}
+_WORDS = {
+    "promote": "promoted to 100 %",
+    "rollback": "rolled back",
+    "inconclusive": "not decided",
+    "continue": "still running",
+    "deployed": "deployed as the first champion",
+    "none": "nothing to do",
+}
+
+
+def ship(
+    release: Annotated[
+        str | None, typer.Option(help="Ship this existing release instead of the files as they are.")
+    ] = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Start the rollout and return.")] = False,
+    timeout: Annotated[str, typer.Option(help="How long to follow the rollout; it goes on afterwards.")] = "30m",
+) -> None:
+    """Take the project down the whole road: train, gate, register, package, A/B rollout, verdict.
+
+    Exit code 3: the gate refused. 5: not decided, or nobody to judge by. 6: rolled back.
+    """
+    from tidegate.core.units import parse_duration
+    from tidegate.pipelines import flows
+    from tidegate.pipelines.environment import environment_for
+    from tidegate.registry import releases
+
+    t = terminal()
+    environment = environment_for(t.project)
+    seconds = parse_duration(timeout)
+    if release is None:
+        shipped = flows.ship(environment, t.progress, wait=not no_wait, timeout=seconds)
+    else:
+        found = releases.load(environment.store, release)
+        shipped = flows.deploy(environment, found, t.progress, wait=not no_wait, timeout=seconds, by_hand=True)
+    finish(shipped, started_only=no_wait)
+
+
+def rollback(
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the ledger.")],
+    release: Annotated[
+        str | None, typer.Argument(help="The release to go back to; default: the champion before.", metavar="RELEASE")
+    ] = None,
+) -> None:
+    """Go back to an earlier release at once, without a judge; works while MLflow is down."""
+    from tidegate.pipelines import flows
+    from tidegate.pipelines.environment import environment_for
+
+    t = terminal()
+    environment = environment_for(t.project)
+    before = environment.state().champion
+    state = flows.rollback(environment, release, reason, t.progress)
+    champion = str(state.champion)
+    document = {
+        "kind": "rollback",
+        "release": champion,
+        "version": state.versions.get(champion),
+        "from": before,
+        "reason": reason,
+    }
+    t.show(document, lambda console: console.print(f"Back on release {champion}, version {document['version']}."))
+
+
+def finish(shipped: Shipped, *, started_only: bool = False) -> None:
+    """Show what became of a release and leave with its exit code."""
+    t = terminal()
+    t.show(shipped.to_json(), lambda console: _print(console, shipped))
+    if shipped.gate is not None and not shipped.gate.passed:
+        raise typer.Exit(ExitCode.REFUSED)
+    if started_only and shipped.decision == "continue":
+        return
+    raise typer.Exit(_CODES.get(shipped.decision, ExitCode.OK))
+
+
+def _print(console: Console, shipped: Shipped) -> None:
+    gate = shipped.gate
+    if gate is not None:
+        console.print(f"gate {'passed' if gate.passed else 'refused'}", markup=False)
+        _bullets(console, gate.reasons)
+    if gate is not None and not gate.passed:
+        console.print("The champion stays; nothing was registered.", markup=False)
+        return
+    if shipped.rollout is not None:
+        _print_steps(console, shipped.rollout)
+    about = f"release {shipped.release}, version {shipped.version}: " if shipped.release else ""
+    console.print(f"{about}{_WORDS[shipped.decision]}", markup=False, style="bold")
+    _bullets(console, shipped.reasons)
+    if shipped.hint:
+        console.print(shipped.hint, markup=False)
+
+
+def _print_steps(console: Console, rollout: Any) -> None:
+    from rich.table import Table
+
+    table = Table("weight", "verdict", "seconds", "canary users", "stable users", box=None)
+    for one in rollout.results:
+        units = [f"{one.units.get(arm, 0):,}" for arm in ("canary", "stable")]
+        table.add_row(f"{one.weight} %", one.verdict, f"{one.seconds:.0f}", *units)
+    console.print(f"rollout {rollout.id}", markup=False)
+    console.print(table)
+
+
+def _bullets(console: Console, lines: tuple[str, ...]) -> None:
+    for line in lines:
+        console.print(f"  - {line}", markup=False, soft_wrap=True)

@@ -1,0 +1,40 @@
+"""`tidegate why`: where a prediction came from, and what came of a release or of data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tidegate.cli.terminal import terminal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def why(
+    what: Annotated[
+        str,
+        typer.Argument(help="A prediction id, or release:ID, version:N, data:MD5.", metavar="PREDICTION_ID|KIND:VALUE"),
+    ],
+) -> None:
+    """Trace a prediction to its release, run, data and commit; or a release, version or data hash to all of them."""
+    from tidegate.pipelines import lineage
+    from tidegate.pipelines.environment import environment_for
+
+    t = terminal()
+    document = lineage.why(environment_for(t.project), what)
+    t.show(document, lambda console: _print(console, document))
+
+
+def _print(console: Console, document: dict[str, Any]) -> None:
+    for lineage in document.get("releases") or [document]:
+        for key in ("prediction", "arm", "at", "unit", "release", "version", "run_id", "git_commit"):
+            if lineage.get(key) is not None:
+                dirty = " (and uncommitted changes, kept with the release)" if lineage.get("git_dirty") else ""
+                value = (lineage[key] or "(no commit yet)") if key == "git_commit" else lineage[key]
+                console.print(f"{key:<11} {value}{dirty if key == 'git_commit' else ''}", markup=False, soft_wrap=True)
+        for data in lineage["data"]:
+            console.print(f"{'data':<11} {data['path']} md5 {data['md5']}", markup=False, soft_wrap=True)
+        for rollout in lineage["rollouts"]:
+            console.print(f"{'rollout':<11} {rollout['id']}: {rollout['state'].replace('_', ' ')}", markup=False)

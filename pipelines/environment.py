@@ -1,0 +1,85 @@
+"""One environment with everything the road needs of it: the only place that picks a backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tidegate.core.errors import UsageError
+from tidegate.core.project import Project
+from tidegate.core.store import Store, open_store
+from tidegate.registry.ledger import Ledger
+from tidegate.registry.state import State, fold
+
+if TYPE_CHECKING:
+    from tidegate.registry import Registry
+    from tidegate.rollouts.drivers import RolloutDriver
+    from tidegate.serving.deploy import Deployer
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The ports of one environment of one project. Heavy ones open when they are first used."""
+
+    project: Project
+
+    @property
+    def run_dir(self) -> Path:
+        """Where running processes leave their pid, port and address."""
+        return self.project.state_dir / "run"
+
+    @property
+    def log_dir(self) -> Path:
+        """What the processes print, and the gateway's access log."""
+        return self.project.state_dir / "logs"
+
+    @cached_property
+    def store(self) -> Store:
+        """The one place for files that must survive."""
+        return open_store(self.project.store_url)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The events of this model in this environment."""
+        return Ledger(self.store, f"{self.project.config.model}.{self.project.env}")
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The model registry."""
+        from tidegate.registry.mlflow_registry import MlflowRegistry
+
+        return MlflowRegistry(self.project.mlflow_uri, self.project.config.model)
+
+    @cached_property
+    def deployer(self) -> Deployer:
+        """Where revisions run."""
+        from tidegate.serving.deploy.local import LocalDeployer
+
+        return LocalDeployer(self.run_dir / "revisions", self.log_dir)
+
+    @cached_property
+    def driver(self) -> RolloutDriver:
+        """Who moves the traffic."""
+        from tidegate.rollouts.drivers.local import LocalDriver
+
+        return LocalDriver(self.ledger, self.store, self.project.config.rollout.keep_previous)
+
+    def state(self) -> State:
+        """What the ledger says is true now."""
+        return fold(self.ledger.events())
+
+
+def environment_for(project: Project) -> Environment:
+    """Open the project's environment.
+
+    Raises:
+        UsageError: its kind is not built yet.
+    """
+    if project.env != "local":
+        raise UsageError(
+            f"The environment {project.env} is on Kubernetes, which this version cannot deploy to yet.",
+            "Leave out --env, or unset TIDEGATE_ENV, to use the local environment.",
+        )
+    return Environment(project)

@@ -1,0 +1,49 @@
+"""Real rows of the holdout as requests: for the curl that `up` prints and for `dev traffic`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tidegate.core.errors import Conflict
+from tidegate.pipelines.bundles import bundle_of
+from tidegate.pipelines.environment import Environment
+from tidegate.registry import releases
+
+if TYPE_CHECKING:
+    from tidegate.serving.service.manifest import Manifest
+
+
+def curl(environment: Environment, gateway: str) -> str:
+    """A command line that asks the champion about a real row."""
+    config = environment.project.config
+    body = json.dumps({"rows": _manifest(environment).golden.rows[:1]}, ensure_ascii=False)
+    headers = ["content-type: application/json", f"{config.rollout.unit.header}: user-1"]
+    if config.serve.auth:
+        headers.append("x-api-key: YOUR_KEY")
+    return shlex.join(["curl", f"{gateway}/predict", *(part for one in headers for part in ("-H", one)), "-d", body])
+
+
+def bodies(environment: Environment, limit: int = 2000) -> Sequence[bytes]:
+    """Request bodies of one holdout row each, as a client would send them; at most `limit`, spread evenly."""
+    from tidegate.pipelines.dataset import read_frame
+    from tidegate.pipelines.split import split
+    from tidegate.serving.rows import request_rows
+
+    config = environment.project.config
+    frame = read_frame(environment.project.path(config.data.path))
+    held = split(frame, config.data, config.task).holdout
+    step = max(1, len(held) // limit)
+    rows = request_rows(_manifest(environment).columns, frame.iloc[held[::step]])
+    return [json.dumps({"rows": [row]}, ensure_ascii=False).encode() for row in rows]
+
+
+def _manifest(environment: Environment) -> Manifest:
+    from tidegate.serving.service.manifest import read
+
+    champion = environment.state().champion
+    if champion is None:
+        raise Conflict("Nothing is deployed yet.", "`tidegate ship` deploys the first version.")
+    return read(bundle_of(environment.project, releases.load(environment.store, champion)))

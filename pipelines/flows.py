@@ -1,0 +1,320 @@
+"""The release flow: from the files as they are to a judged rollout.
+
+Every act is decided on the ledger and can be repeated: killed anywhere, `ship` run again finds what
+is done and goes on from there.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from tidegate.core.artifacts import GateResult, Release
+from tidegate.core.errors import Inconclusive, UsageError
+from tidegate.pipelines import aliases, stack
+from tidegate.pipelines.environment import Environment
+from tidegate.registry import releases
+from tidegate.registry.ledger import Draft
+from tidegate.registry.state import OPEN, RolloutState, State, deciding
+
+if TYPE_CHECKING:
+    from tidegate.core.progress import Progress, Task
+    from tidegate.rollouts.plan import RolloutPlan
+    from tidegate.rollouts.recent import Recent
+
+Decision = Literal["promote", "rollback", "inconclusive", "continue", "deployed", "none"]
+
+_POLL_SECONDS = 0.3
+_BLOCKS_WITH_TRAFFIC = 5
+# Latency lines may look further back than the rates: what is slow changes less than how many come.
+_LATENCY_SECONDS = 3600.0
+_DEPLOY_SECONDS = 90.0
+
+_DECISIONS: Mapping[str, Decision] = {
+    "running": "continue",
+    "held": "inconclusive",
+    "promoted": "promote",
+    "rolled_back": "rollback",
+    "aborted": "rollback",
+    "inconclusive": "inconclusive",
+    "replaced": "inconclusive",
+}
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """How far a release came. `reasons` explain the decision; `hint` is what to type next."""
+
+    decision: Decision
+    release: str | None = None
+    version: int | None = None
+    gate: GateResult | None = None
+    rollout: RolloutState | None = None
+    reasons: tuple[str, ...] = ()
+    hint: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `tidegate ship`."""
+        rollout = self.rollout
+        gate = {"passed": self.gate.passed, "reasons": list(self.gate.reasons)} if self.gate else None
+        steps = [
+            {"weight": one.weight, "verdict": one.verdict, "seconds": one.seconds, "units": dict(one.units)}
+            for one in (rollout.results if rollout else ())
+        ]
+        return {
+            "kind": "release",
+            "release": self.release,
+            "version": self.version,
+            "gate": gate,
+            "rollout": {"id": rollout.id if rollout else None, "decision": self.decision, "steps": steps},
+            "metrics": dict(self.metrics),
+            "reasons": list(self.reasons),
+            "hint": self.hint,
+        }
+
+
+def ship(environment: Environment, progress: Progress, *, wait: bool, timeout: float) -> Shipped:
+    """Take the project as it is down the whole road.
+
+    Args:
+        environment: where it ends.
+        progress: told what happens.
+        wait: follow the rollout to its verdict.
+        timeout: seconds to follow it; it goes on afterwards.
+    """
+    from tidegate.pipelines.release import make_release
+
+    made = make_release(environment, progress)
+    if made.release is None:
+        return Shipped("none", gate=made.gate, reasons=made.gate.reasons if made.gate else (), metrics=made.metrics)
+    shipped = deploy(environment, made.release, progress, wait=wait, timeout=timeout, by_hand=False)
+    return Shipped(**{**_fields(shipped), "gate": made.gate, "metrics": made.metrics})
+
+
+def deploy(
+    environment: Environment, release: Release, progress: Progress, *, wait: bool, timeout: float, by_hand: bool
+) -> Shipped:
+    """Bring a registered release to users: at once if it is the first, else by a rollout."""
+    state = environment.state()
+    done = _already(state, release)
+    if done is not None:
+        aliases.sync(environment, progress)
+        return done
+    if state.champion is None:
+        return _deploy_first(environment, release, progress)
+    running = state.open_rollout
+    if running is None or running.canary != release.id:
+        try:
+            plan = plan_rollout(environment, progress)
+        except Inconclusive as error:
+            aliases.sync(environment, progress)
+            return Shipped("inconclusive", release.id, release.version, reasons=(error.message,), hint=error.hint)
+        running = environment.driver.start(release.id, plan, by_hand=by_hand, replace=False)
+    if not wait:
+        hint = "`tidegate rollout watch` follows it."
+        return Shipped("continue", release.id, release.version, rollout=running, hint=hint)
+    return follow(environment, running.id, progress, timeout)
+
+
+def _already(state: State, release: Release) -> Shipped | None:
+    """The answer when there is nothing left to do for this release."""
+    if state.champion == release.id:
+        return Shipped("none", release.id, release.version, reasons=("nothing changed since the champion",))
+    last = next((one for one in reversed(state.rollouts) if one.canary == release.id), None)
+    if last is None or last.state not in {"rolled_back", "aborted"} or release.id in state.history:
+        return None
+    why = (f"this release was {last.state.replace('_', ' ')} in rollout {last.id}", *last.reasons)
+    hint = "Change something, or try it again with `tidegate rollout start`."
+    return Shipped("none", release.id, release.version, reasons=why, hint=hint)
+
+
+def _deploy_first(environment: Environment, release: Release, progress: Progress) -> Shipped:
+    """The first version has nobody to be compared with."""
+
+    def first(state: State) -> Draft | None:
+        return Draft("deployed", {"release": release.id}) if state.champion is None else None
+
+    environment.ledger.append(deciding(first))
+    aliases.sync(environment, progress)
+    if not stack.is_up(environment):
+        hint = "`tidegate up -d` serves it."
+        return Shipped("deployed", release.id, release.version, hint=hint)
+    with progress.task("start the first version"):
+        wait_until_served(environment, release.id)
+    return Shipped("deployed", release.id, release.version)
+
+
+def wait_until_served(environment: Environment, release: str, timeout: float = _DEPLOY_SECONDS) -> bool:
+    """Wait until the gateway sends users to `release`; False after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        processes = stack.status(environment)["processes"]
+        if any(one["name"] == "stable" and one["release"] == release and one["ready"] for one in processes):
+            return True
+        time.sleep(_POLL_SECONDS)
+    return False
+
+
+def plan_rollout(environment: Environment, progress: Progress, units_per_minute: float | None = None) -> RolloutPlan:
+    """Measure the champion's traffic and make the plan of a rollout that could start now.
+
+    Raises:
+        Inconclusive: nothing runs, or nobody came lately: a rollout would learn nothing.
+        UsageError: the `rollout` section cannot be judged.
+    """
+    from tidegate.rollouts.planning import make_plan
+
+    config = environment.project.config
+    lately = _lately(environment)
+    if lately.units == 0 and units_per_minute is None:
+        raise Inconclusive(
+            f"No user came in the last {_BLOCKS_WITH_TRAFFIC} blocks, so there is nobody to judge a rollout by.",
+            "Send traffic to the gateway (`tidegate dev traffic` makes some), then `tidegate rollout start`.",
+        )
+    latency = None
+    if any(guardrail.metric == "latency" for guardrail in config.rollout.guardrails):
+        latency = _enough_latency(environment, progress).latency()
+    return make_plan(
+        config.rollout,
+        rollout_id=f"o-{secrets.token_hex(4)}",
+        block_seconds=config.advanced.block,
+        units_per_minute=lately.units_per_minute if units_per_minute is None else units_per_minute,
+        error_rate=lately.error_rate,
+        latency=latency,
+    )
+
+
+def _lately(environment: Environment, seconds: float | None = None) -> Recent:
+    """The champion's traffic of the last blocks.
+
+    Raises:
+        Inconclusive: nothing is deployed, or the stack is down.
+    """
+    from tidegate.rollouts.recent import recent
+
+    champion = environment.state().champion
+    if champion is None:
+        raise Inconclusive("Nothing is deployed yet.", "`tidegate ship` deploys the first version.")
+    if not stack.is_up(environment):
+        raise Inconclusive(
+            "The stack is not running, so there is no traffic to judge a rollout by.",
+            "`tidegate up -d` starts it; then `tidegate rollout start`.",
+        )
+    span = seconds or _BLOCKS_WITH_TRAFFIC * environment.project.config.advanced.block
+    return recent(stack.gateway_of(environment).log, champion, time.time(), span)
+
+
+def _enough_latency(environment: Environment, progress: Progress) -> Recent:
+    """Wait until the champion has answered enough requests to know what is slow.
+
+    Raises:
+        Inconclusive: no request came for five blocks.
+    """
+    block = environment.project.config.advanced.block
+    patience = _BLOCKS_WITH_TRAFFIC * block
+    found = _lately(environment, max(_LATENCY_SECONDS, patience))
+    if not found.missing:
+        return found
+    with progress.task("wait for requests that show how fast the champion is", found.missing) as task:
+        changed = time.monotonic()
+        while found.missing:
+            time.sleep(min(1.0, block))
+            now = _lately(environment, max(_LATENCY_SECONDS, patience))
+            if now.missing < found.missing:
+                task.advance(found.missing - now.missing)
+                changed = time.monotonic()
+            elif time.monotonic() - changed > patience:
+                raise Inconclusive(
+                    f"The champion needs {now.missing:,} more requests before latency can be judged, and none come.",
+                    "Send traffic, or leave latency out of rollout.guardrails.",
+                )
+            found = now
+    return found
+
+
+def follow(environment: Environment, rollout_id: str, progress: Progress, timeout: float) -> Shipped:
+    """Follow a rollout to its end, a hold, or the timeout (seconds); it goes on by itself anyway."""
+    deadline = time.monotonic() + timeout
+    with progress.task(f"rollout {rollout_id}") as task:
+        while True:
+            state = environment.state()
+            rollout = _find(state, rollout_id)
+            if rollout.state != "running" or time.monotonic() > deadline:
+                break
+            task.advance(0, _position(environment, rollout, task))
+            time.sleep(_POLL_SECONDS)
+    aliases.sync(environment, progress)
+    decision = _DECISIONS[rollout.state]
+    hint = {
+        "continue": "It goes on: `tidegate rollout watch` follows it.",
+        "inconclusive": "`tidegate rollout promote` or `tidegate rollout abort` decides.",
+    }.get(decision, "")
+    reasons = rollout.reasons
+    return Shipped(
+        decision,
+        rollout.canary,
+        state.versions.get(rollout.canary),
+        None,
+        rollout,
+        reasons,
+        hint if rollout.state in OPEN else "",
+    )
+
+
+def _find(state: State, rollout_id: str) -> RolloutState:
+    for rollout in reversed(state.rollouts):
+        if rollout.id == rollout_id:
+            return rollout
+    raise UsageError(f"There is no rollout {rollout_id}.", "`tidegate rollout history` lists them.")
+
+
+def _position(environment: Environment, rollout: RolloutState, _: Task) -> str:
+    document = environment.driver.status(rollout.id)
+    units = document["units"]
+    left = document["forecast_seconds"]
+    about = f", about {left / 60:.1f} min for this step" if left else ""
+    return f"{rollout.weight} %: {units['canary']:,} canary and {units['stable']:,} stable users{about}"
+
+
+def rollback(environment: Environment, release: str | None, reason: str, progress: Progress) -> State:
+    """Go back to a release at once, unjudged; needs neither MLflow nor a running stack.
+
+    Args:
+        environment: where.
+        release: the release to serve; the champion before this one by default.
+        reason: kept in the ledger.
+        progress: told what happens.
+
+    Raises:
+        UsageError: there is nothing to go back to.
+    """
+
+    def decide(state: State) -> Draft:
+        target = release or (state.history[-1] if state.history else None)
+        if target is None:
+            raise UsageError("There is no earlier champion to go back to.", "`tidegate release list` shows releases.")
+        if target == state.champion:
+            raise UsageError(f"Release {target} is the champion already.", "`tidegate release list` shows the others.")
+        if target not in state.versions:
+            raise UsageError(f"Release {target} was never registered here.", "`tidegate release list` shows releases.")
+        return Draft("rollback", {"release": target, "reasons": [reason], "from": state.champion})
+
+    if release is not None:
+        releases.load(environment.store, release)
+    environment.ledger.append(deciding(decide))
+    state = environment.state()
+    if stack.is_up(environment):
+        with progress.task(f"switch to {state.champion}"):
+            wait_until_served(environment, str(state.champion))
+    aliases.sync(environment, progress)
+    return state
+
+
+def _fields(shipped: Shipped) -> dict[str, Any]:
+    from dataclasses import fields
+
+    return {one.name: getattr(shipped, one.name) for one in fields(shipped)}

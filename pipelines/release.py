@@ -1,0 +1,166 @@
+"""From a trained model to a release: gate, register, package, store. Repeating it finds what is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tidegate.core import git
+from tidegate.core.artifacts import DatasetRef, GateResult, Release, RunRef
+from tidegate.core.config import FILE_NAME, resolved
+from tidegate.core.project import Project
+from tidegate.pipelines.bundles import bento_home, bundle_of
+from tidegate.pipelines.environment import Environment
+from tidegate.pipelines.runners.local import TrainResult, train
+from tidegate.registry import releases
+from tidegate.registry.ledger import Draft
+from tidegate.registry.state import State, deciding
+
+if TYPE_CHECKING:
+    from tidegate.core.progress import Progress
+    from tidegate.serving.package import BentoRef
+
+
+@dataclass(frozen=True)
+class Made:
+    """A release, or None with the gate that refused it. `gate` is None when the release was there already."""
+
+    release: Release | None
+    gate: GateResult | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def make_release(environment: Environment, progress: Progress) -> Made:
+    """Train what changed, gate it, register and package it.
+
+    Raises:
+        ContractFailed: the data breaks its contract.
+        TidegateError: training, packaging or MLflow failed.
+    """
+    project = environment.project
+    trained = train(project, {}, progress)
+    found = _existing(environment, trained)
+    if found is not None:
+        return Made(found, None, trained.metrics)
+    return _make(environment, trained, progress)
+
+
+def _make(environment: Environment, trained: TrainResult, progress: Progress) -> Made:
+    from tidegate.pipelines.steps.evaluate import holdout
+    from tidegate.pipelines.steps.train import MODEL_FOLDER, prepare_data
+    from tidegate.serving import package
+
+    project = environment.project
+    prepared = prepare_data(project)
+    frame = holdout(prepared)
+    source = package.Source(
+        project.out_dir / MODEL_FOLDER,
+        project.config.model,
+        task=project.config.task,
+        columns=prepared.interface.columns,
+    )
+    truth = prepared.table.target.loc[frame.index]
+    with package.drafted(source, frame, truth, serve=project.config.serve, progress=progress) as draft:
+        gate = _gate(environment, draft, progress)
+        if not gate.passed:
+            refused = Draft("gate_refused", {"run_id": trained.run_id, "reasons": list(gate.reasons)})
+            environment.ledger.append(lambda _: refused)
+            return Made(None, gate, trained.metrics)
+        with progress.task("register the version"):
+            version = environment.registry.register(_run(trained))
+        with progress.task("build the Bento"):
+            bento = package.build(draft, version.version, bento_home(project))
+    release = _record(environment, _run(trained), prepared.data, (version.version, bento), gate)
+    return Made(release, gate, trained.metrics)
+
+
+def _gate(environment: Environment, draft: Any, progress: Progress) -> GateResult:
+    from tidegate.pipelines.steps import gate
+    from tidegate.serving.package import row_predictor
+
+    state = environment.state()
+    champion = state.versions.get(state.champion) if state.champion else None
+    version = environment.registry.get(champion) if champion is not None else None
+    return gate.run(
+        environment.project,
+        version,
+        environment.registry,
+        progress,
+        predict_row=row_predictor(draft.bundle),
+        size=draft.size,
+    )
+
+
+def _run(trained: TrainResult) -> RunRef:
+    return RunRef(trained.run_id, trained.metrics, trained.data)
+
+
+def _record(
+    environment: Environment, run: RunRef, data: DatasetRef, built: tuple[int, BentoRef], gate: GateResult
+) -> Release:
+    """Store the release of a version and its Bento, then say so in the ledger."""
+    from tidegate.serving.service.manifest import digest
+
+    project = environment.project
+    version, bento = built
+    tree = git.work_tree(project.root) if git.is_repository(project.root) else git.WorkTree("", b"")
+    files = _files(project, tree)
+    release = Release(
+        model=project.config.model,
+        version=version,
+        run_id=run.run_id,
+        bento=bento.tag,
+        bundle=digest(bento.bundle),
+        git_commit=tree.commit,
+        git_dirty=tree.dirty,
+        data=(data,),
+        files=releases.digests(files),
+        config=resolved(project.config),
+        contract=_contract(project),
+    )
+    releases.save(environment.store, release, files)
+    said = {"release": release.id, "version": version, "run_id": run.run_id, "gate": list(gate.reasons)}
+
+    def once(state: State) -> Draft | None:
+        return None if release.id in state.versions else Draft("registered", said)
+
+    environment.ledger.append(deciding(once))
+    return release
+
+
+def _files(project: Project, tree: git.WorkTree) -> dict[str, bytes]:
+    """What a checkout needs beside the commit: the patch, the config, the contract, DVC's pointers, the hooks."""
+    config = project.config
+    names = {FILE_NAME, config.contract, "dvc.yaml", "dvc.lock", f"{config.data.path}.dvc"}
+    if config.serve.code:
+        names.add(config.serve.code)
+    files = {name: path.read_bytes() for name in sorted(names) if (path := project.path(name)).is_file()}
+    return {**files, releases.DIFF: tree.diff} if tree.dirty else files
+
+
+def _contract(project: Project) -> dict[str, Any]:
+    import json
+
+    found: dict[str, Any] = json.loads((project.out_dir / "contract.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _existing(environment: Environment, trained: TrainResult) -> Release | None:
+    """The newest release that would serve exactly the same: same run, same `serve` section, same hooks."""
+    project = environment.project
+    wanted = (trained.run_id, resolved(project.config)["serve"], _hooks_digest(project))
+    for release_id in reversed(tuple(environment.state().versions)):
+        release = releases.load(environment.store, release_id)
+        hooks = release.files.get(project.config.serve.code or "")
+        if (release.run_id, release.config["serve"], hooks) == wanted:
+            bundle_of(project, release)
+            return release
+    return None
+
+
+def _hooks_digest(project: Project) -> str | None:
+    code = project.config.serve.code
+    if not code:
+        return None
+    return releases.digests({code: project.path(code).read_bytes()})[code]

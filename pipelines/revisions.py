@@ -1,0 +1,74 @@
+"""Which revisions should run, and how traffic should be split between those that do. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from tidegate.registry.state import Retired, State
+from tidegate.serving.deploy import Running
+from tidegate.serving.gateway.state import GatewayState, Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the ledger asks for: release ids; `weight` in whole per cent; `rollout` salts the hash."""
+
+    stable: str | None
+    canary: str | None = None
+    rollout: str = "none"
+    weight: int = 0
+    warm: str | None = None
+
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """Every release that should have a process, the most important one first."""
+        wanted = (self.stable, self.canary, self.warm)
+        return tuple(dict.fromkeys(release for release in wanted if release is not None))
+
+
+def wanted(state: State, now: datetime) -> Wanted:
+    """What should run at `now`."""
+    warm = state.retired.release if _is_warm(state.retired, now) and state.retired else None
+    rollout = state.open_rollout
+    if rollout is None:
+        return Wanted(state.champion, warm=warm)
+    return Wanted(state.champion, rollout.canary, rollout.id, rollout.weight, warm)
+
+
+def _is_warm(retired: Retired | None, now: datetime) -> bool:
+    if retired is None:
+        return False
+    return now < datetime.fromisoformat(retired.at) + timedelta(seconds=retired.keep)
+
+
+def routing(asked: Wanted, running: Mapping[str, Running], current: str | None) -> GatewayState:
+    """Split traffic between what runs.
+
+    Args:
+        asked: what the ledger asks for.
+        running: living revisions by release.
+        current: the release that answers as stable now. It goes on until the wanted one is ready, so that
+            a change of champion drops no request.
+    """
+    stable = _stable(asked, running, current)
+    if stable is None:
+        return GatewayState(None)
+    canary = running.get(asked.canary) if asked.canary else None
+    if canary is None or not canary.ready:
+        return GatewayState(_upstream(stable), rollout=asked.rollout)
+    return GatewayState(_upstream(stable), _upstream(canary), rollout=asked.rollout, weight=asked.weight)
+
+
+def _stable(asked: Wanted, running: Mapping[str, Running], current: str | None) -> Running | None:
+    target = running.get(asked.stable) if asked.stable else None
+    if (target is None or not target.ready) and current is not None and current != asked.stable:
+        before = running.get(current)
+        if before is not None and before.ready:
+            return before
+    return target
+
+
+def _upstream(one: Running) -> Upstream:
+    return Upstream(one.release, one.port)

@@ -1,0 +1,60 @@
+"""From a release, a version or a data hash to everything else, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tidegate.core.artifacts import Release
+from tidegate.core.errors import UsageError
+from tidegate.core.store import Store
+from tidegate.registry import releases
+from tidegate.registry.ledger import Event
+from tidegate.registry.state import State
+
+
+def of_release(release: Release, state: State, events: tuple[Event, ...]) -> dict[str, Any]:
+    """Where a release came from and what became of it."""
+    return {
+        "release": release.id,
+        "model": release.model,
+        "version": release.version,
+        "run_id": release.run_id,
+        "git_commit": release.git_commit,
+        "git_dirty": release.git_dirty,
+        "data": [{"path": one.path, "md5": one.md5, "rows": one.rows} for one in release.data],
+        "bento": release.bento,
+        "bundle": release.bundle,
+        "champion": state.champion == release.id,
+        "rollouts": [
+            {"id": one.id, "state": one.state} for one in state.rollouts if release.id in {one.canary, one.stable}
+        ],
+        "events": [one.to_json() for one in events if _names(one, release.id)],
+    }
+
+
+def find_releases(store: Store, question: str) -> list[Release]:
+    """The releases that `release:ID`, `version:N` or `data:MD5` (a prefix is enough) asks about.
+
+    Raises:
+        UsageError: nothing fits, or the question is none.
+    """
+    kind, _, value = question.partition(":")
+    known = [releases.load(store, one) for one in releases.ids(store)]
+    matches: Callable[[Release], bool] | None = {
+        "release": lambda one: one.id == value,
+        "version": lambda one: str(one.version) == value,
+        "data": lambda one: any(data.md5.startswith(value) for data in one.data) and bool(value),
+    }.get(kind)
+    if matches is None:
+        raise UsageError(
+            f"{question} is not a question.", "Ask about PREDICTION_ID, release:ID, version:N or data:MD5."
+        )
+    found = [one for one in known if matches(one)]
+    if not found:
+        raise UsageError(f"There is no release with {kind} {value}.", "`tidegate release list` shows all of them.")
+    return found
+
+
+def _names(event: Event, release: str) -> bool:
+    return release in {event.data.get(key) for key in ("release", "stable", "canary", "from")}

@@ -1,0 +1,264 @@
+"""The laptop's control loop of one rollout: gateway log in, ledger events out.
+
+Everything it knows is in its checkpoint, written when a block closes: the place in the log, the open sums, the users
+seen, the judge's state. Killed at any point, it reads the same lines again and comes to the same decision; an event
+that was already written is not written twice, because it is decided on the ledger's state.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tidegate.core.store import Store
+from tidegate.registry.ledger import Draft, Ledger
+from tidegate.registry.state import RolloutState, State, deciding, on_open
+from tidegate.rollouts.block_lines import to_lines
+from tidegate.rollouts.blocks import Block, BlockBuilder, Counts, Exposure
+from tidegate.rollouts.judge import Judge
+from tidegate.rollouts.plan import RolloutPlan
+from tidegate.rollouts.verdict import Verdict
+from tidegate.serving.gateway.access_log import AccessLogReader, AccessRecord, LogPosition
+
+# A line is written when its request ends: the service's timeout, the gateway's flush, and some air.
+_LATE = 1.5
+# Loading a large model and its libraries on a slow disk.
+_START_SECONDS = 90.0
+# A control arm that fails more than this share of its requests is no control.
+_BROKEN_SHARE = 0.5
+_MOST_LATE = 2
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the supervisor sees: whether the arms' processes live and answer."""
+
+    stable_ready: bool
+    canary_alive: bool
+    canary_ready: bool
+
+
+class RolloutLoop:
+    """Follows one rollout until the ledger says that it is over.
+
+    Args:
+        rollout: as the ledger has it now.
+        ledger: gets the decisions.
+        store: keeps the checkpoint and the blocks.
+        log: the gateway's access log.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self, rollout: RolloutState, ledger: Ledger, store: Store, log: Path, clock: Clock = time.time
+    ) -> None:
+        self.id, self._canary = rollout.id, rollout.canary
+        self.plan = RolloutPlan.from_dict(rollout.plan)
+        self._ledger, self._store, self._clock = ledger, store, clock
+        self._patience_ends = clock() + _START_SECONDS
+        self._was_ready = False
+        self._stable_ready = True
+        self._weight = 0
+        document = read_checkpoint(store, rollout.id)
+        if document is None:
+            self._builder: BlockBuilder | None = None
+            self._judge = Judge(self.plan)
+            self._reader = AccessLogReader(log, _end_of(log))
+            self._write_checkpoint()
+        else:
+            self._restore(document, log)
+            self._catch_up_weight(rollout)
+
+    @property
+    def position(self) -> LogPosition:
+        """Where the log must still be kept from."""
+        return self._saved
+
+    def lost(self, release: str) -> bool:
+        """Whether this is the canary and it has served before: when it is gone, it is not started again."""
+        return release == self._canary and self._was_ready
+
+    def applied(self, weight: int) -> None:
+        """Say that the gateway routes by `weight` from now on (whole per cent on the canary)."""
+        if weight in {0, self._weight}:
+            return
+        now = self._clock()
+        if self._builder is None:
+            self._builder = BlockBuilder(self.plan, now, weight)
+        else:
+            self._builder.set_weight(weight, now)
+        self._weight = weight
+        self._write_checkpoint()
+
+    def tick(self, rollout: RolloutState, health: Health) -> list[str]:
+        """Read what is new, judge every block that has ended, decide; returns lines for a person."""
+        said = self._check_health(rollout, health)
+        if said or self._builder is None:
+            return said
+        self._stable_ready = self._stable_ready and health.stable_ready
+        self._builder.add(self._exposures())
+        blocks = self._builder.close(self._clock() - self._late, ready=True)
+        if not blocks:
+            return []
+        self._store_blocks(blocks)
+        verdict = self._judge.verdict()
+        for block in blocks:
+            verdict = self._judge.update(block if self._has_control(block) else _without_data(block))
+        self._stable_ready = health.stable_ready
+        self._write_checkpoint(verdict)
+        return self._act(verdict, rollout.keep)
+
+    @property
+    def _late(self) -> float:
+        return min(_LATE, _MOST_LATE * self.plan.block_seconds)
+
+    def _check_health(self, rollout: RolloutState, health: Health) -> list[str]:
+        """Stop at once what needs no statistics: a canary that died, or never came up."""
+        self._was_ready = self._was_ready or health.canary_ready
+        if self._was_ready and not health.canary_alive:
+            return self._stop(rollout, "The canary's process died.")
+        if self._was_ready and not health.canary_ready:
+            return self._stop(rollout, "The canary's process does not answer its readiness check.")
+        if not self._was_ready and self._clock() > self._patience_ends:
+            why = f"The canary did not become ready within {_START_SECONDS:.0f} seconds: see `tidegate logs`."
+            return self._stop(rollout, why)
+        return []
+
+    def _stop(self, rollout: RolloutState, reason: str) -> list[str]:
+        units = self._judge.verdict().units
+        return self._write("rolled_back", rollout.step, {"reasons": [reason], "units": units})
+
+    def _exposures(self) -> Iterable[Exposure]:
+        while records := self._reader.read():
+            for record in records:
+                if record.rollout == self.id and record.kind == "split" and record.weight and record.arm:
+                    yield exposure(record)
+
+    def _has_control(self, block: Block) -> bool:
+        attempts = block.attempts
+        return self._stable_ready and attempts.x0 <= _BROKEN_SHARE * max(attempts.n0, 1)
+
+    def _act(self, verdict: Verdict, keep: float) -> list[str]:
+        """Turn the verdict into the event that follows, if any."""
+        data: dict[str, Any] = {"reasons": list(verdict.reasons), "units": verdict.units}
+        last = verdict.step == len(self.plan.steps) - 1
+        if verdict.decision == "continue":
+            return []
+        if verdict.decision == "rollback":
+            return self._write("rolled_back", verdict.step, {**data, "verdict": verdict.to_dict()})
+        if verdict.decision == "inconclusive" and verdict.next_weight is None:
+            return self._write("held", verdict.step, data)
+        if verdict.decision == "inconclusive" and verdict.next_weight == 0:
+            return self._write("inconclusive", verdict.step, {**data, "verdict": verdict.to_dict()})
+        if last:
+            return self._write("promoted", verdict.step, {**data, "keep": keep, "verdict": verdict.to_dict()})
+        return self._write("step_passed", verdict.step, {**data, "step": verdict.step + 1})
+
+    def _write(self, kind: str, step: int, data: Mapping[str, Any]) -> list[str]:
+        """Append the event unless the rollout is over, moved on, or holds already."""
+
+        def draft(_: State, current: RolloutState) -> Draft | None:
+            if current.step != step or (kind == "held" and current.state == "held"):
+                return None
+            return Draft(kind, {"rollout": self.id, **data}, actor="judge")
+
+        def decide(state: State) -> Draft | None:
+            return on_open(self.id, draft)(state) if _is_open(state, self.id) else None
+
+        if self._ledger.append(deciding(decide)) is None:
+            return []
+        because = "; ".join(str(reason) for reason in data.get("reasons", ()))
+        return [f"Rollout {self.id}: {kind.replace('_', ' ')}. {because}"]
+
+    def _write_checkpoint(self, verdict: Verdict | None = None) -> None:
+        """Users first, then the state that counts on them."""
+        builder = self._builder
+        if builder is not None:
+            before = builder.seen.count - len(fresh := builder.seen.drain()) // 8
+            if fresh:
+                self._store.write(f"rollouts/{self.id}/seen/{before:012d}.bin", fresh)
+        position = self._reader.position
+        document = {
+            "position": [position.sequence, position.offset],
+            "builder": builder.checkpoint() if builder else None,
+            "judge": self._judge.state(),
+            "weight": self._weight,
+            "verdict": (verdict or self._judge.verdict()).to_dict(),
+            "at": self._clock(),
+        }
+        self._store.write(_checkpoint(self.id), json.dumps(document).encode())
+        self._saved = position
+
+    def _restore(self, document: Mapping[str, Any], log: Path) -> None:
+        self._saved = LogPosition(*document["position"])
+        self._reader = AccessLogReader(log, self._saved)
+        self._judge = Judge(self.plan, document["judge"])
+        self._weight = document["weight"]
+        self._builder = None
+        if document["builder"] is not None:
+            seen = b"".join(self._store.read(path) for path in self._store.list(f"rollouts/{self.id}/seen"))
+            self._builder = BlockBuilder.restore(self.plan, document["builder"], seen)
+
+    def _catch_up_weight(self, rollout: RolloutState) -> None:
+        """The step may have passed after the checkpoint and before the kill; the gateway followed at once."""
+        if self._builder is not None and rollout.weight not in {0, self._weight}:
+            self._builder.set_weight(rollout.weight, datetime.fromisoformat(rollout.step_started_at).timestamp())
+            self._weight = rollout.weight
+
+    def _store_blocks(self, blocks: tuple[Block, ...]) -> None:
+        """Keep the blocks for the report and for a replay."""
+        lines = [line for block in blocks if block.attempts.n1 + block.attempts.n0 for line in to_lines(self.id, block)]
+        if lines:
+            content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+            self._store.write(f"rollouts/{self.id}/blocks/{blocks[0].index:08d}.jsonl", content)
+
+
+def exposure(record: AccessRecord) -> Exposure:
+    """The judge's view of one line of the gateway's log; `seconds` is the service's own time where it is known."""
+    seconds = record.upstream_seconds if record.upstream_seconds is not None else record.seconds
+    return Exposure(
+        at=record.at,
+        unit=record.unit or "",
+        arm=record.arm or "stable",
+        status=record.status,
+        seconds=seconds if seconds is not None else float("inf"),
+        forced=record.kind != "split",
+        served_by=record.arm or "" if record.details == "via_upstream" else "",
+    )
+
+
+def read_checkpoint(store: Store, rollout: str) -> dict[str, Any] | None:
+    """The newest checkpoint of a rollout; its `verdict` is what `rollout status` shows."""
+    try:
+        document: dict[str, Any] = json.loads(store.read(_checkpoint(rollout)))
+    except FileNotFoundError:
+        return None
+    return document
+
+
+def _checkpoint(rollout: str) -> str:
+    return f"rollouts/{rollout}/checkpoint.json"
+
+
+def _without_data(block: Block) -> Block:
+    """The same interval with nothing to compare; it passes time and proves nothing."""
+    return replace(block, metrics={}, attempts=Counts())
+
+
+def _is_open(state: State, rollout: str) -> bool:
+    return state.open_rollout is not None and state.open_rollout.id == rollout
+
+
+def _end_of(log: Path) -> LogPosition:
+    """Behind everything that was logged before this rollout."""
+    from tidegate.serving.gateway.access_log import rotated_sequences
+
+    size = log.stat().st_size if log.exists() else 0
+    return LogPosition(max(rotated_sequences(log), default=0) + 1, size)
