@@ -6,6 +6,7 @@ it once. And MLflow is asked only after the sqlite file has been looked at witho
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import shutil
@@ -57,8 +58,14 @@ def prepare(uri: str, model: str) -> None:
 
 def load_pyfunc(folder: Path) -> model_folder.Predictor:
     """Open a folder with MLflow's generic loader; only model_folder.load calls it, after its checks."""
-    mlflow = _mlflow()
+    mlflow = _mlflow("pyfunc")
     loaded: model_folder.Predictor = mlflow.pyfunc.load_model(folder.as_uri())
+    return loaded
+
+
+def load_sklearn(folder: Path) -> model_folder.Predictor:
+    """Open a pickled scikit-learn model as itself, with its probabilities; after the same checks."""
+    loaded: model_folder.Predictor = _mlflow("sklearn").sklearn.load_model(folder.as_uri())
     return loaded
 
 
@@ -103,7 +110,7 @@ class MlflowRegistry:
         Raises:
             TidegateError: skops cannot save this estimator and pickle is not allowed.
         """
-        mlflow = self._library()
+        mlflow = self._library("pyfunc", "sklearn")
         info = mlflow.sklearn.log_model(
             model.estimator,
             name=MODEL_NAME,
@@ -153,7 +160,7 @@ class MlflowRegistry:
 
     def log_dataset(self, run_id: str, frame: pd.DataFrame, source: RunSource, target: str) -> None:
         """Record the training data as the run's input: schema, and md5 as DVC has it."""
-        mlflow = self._library()
+        mlflow = self._library("data")
         from mlflow.entities import DatasetInput, InputTag
 
         data = source.data
@@ -333,9 +340,9 @@ class MlflowRegistry:
             self._client = self._library().MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         return self._client
 
-    def _library(self) -> Any:
+    def _library(self, *parts: str) -> Any:
         """MLflow, pointed at this address: some of its functions take none and would make a database of their own."""
-        mlflow = _mlflow()
+        mlflow = _mlflow(*parts)
         # It also sets the variable, which would then win over the config of every other project of this process.
         with _environment_kept("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
             mlflow.set_tracking_uri(self.uri)
@@ -506,14 +513,17 @@ class MlflowRegistry:
         )
 
 
-def _mlflow() -> Any:
-    """MLflow, imported quietly and with its telemetry off."""
+def _mlflow(*parts: str) -> Any:
+    """MLflow, imported quietly and with its telemetry off; `parts` are modules of it that are wanted too."""
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
-    import mlflow
-    import mlflow.data
-    import mlflow.sklearn
+    with warnings.catch_warnings():
+        # What its modules say about their own type hints is nothing that a reader of the terminal can change.
+        warnings.simplefilter("ignore")
+        import mlflow
 
+        for part in parts:
+            importlib.import_module(f"mlflow.{part}")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return mlflow

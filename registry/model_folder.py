@@ -117,7 +117,7 @@ def load(folder: Path, *, allow_pickle: bool) -> Predictor:
         try:
             if "sklearn" in known.flavors and not needs_pickle(folder):
                 return _load_skops(folder, known.flavors["sklearn"])
-            return _load_pyfunc(folder)
+            return _load_with_mlflow(folder, sklearn="sklearn" in known.flavors)
         except TidegateError:
             raise
         except Exception as error:
@@ -165,7 +165,7 @@ def _load_skops(folder: Path, flavor: Mapping[str, Any]) -> Predictor:
     return model
 
 
-def _load_pyfunc(folder: Path) -> Predictor:
-    from tidegate.registry.mlflow_registry import load_pyfunc
+def _load_with_mlflow(folder: Path, *, sklearn: bool) -> Predictor:
+    from tidegate.registry import mlflow_registry
 
-    return load_pyfunc(folder)
+    return mlflow_registry.load_sklearn(folder) if sklearn else mlflow_registry.load_pyfunc(folder)

@@ -93,6 +93,17 @@ def version_of(uri: str, model: str, run_id: str) -> int | None:
     return None if found is None else int(found)
 
 
+def has_experiment(uri: str, experiment: str) -> bool:
+    """Whether the experiment is there; True for an address that only MLflow can look at."""
+    file = database(uri)
+    if file is None:
+        return True
+    if not probe(uri):
+        return False
+    with closing(_open(file)) as connection:
+        return connection.execute("SELECT 1 FROM experiments WHERE name = ?", (experiment,)).fetchone() is not None
+
+
 def relocate(uri: str, experiment: str) -> None:
     """Correct MLflow's absolute artifact paths after the project folder was moved or copied.
 

@@ -53,7 +53,7 @@ def train(project: Project, params: Mapping[str, str], progress: Progress) -> Tr
 
     started = time.monotonic()
     project = _with(project, params, progress)
-    sqlite_probe.probe(project.mlflow_uri)
+    sqlite_probe.relocate(project.mlflow_uri, project.config.model)
     stages = tuple(_run_stages(project, progress))
     run_id = _living_run(project, progress)
     metrics, metric = _measured(project)
@@ -98,8 +98,14 @@ def _run_stages(project: Project, progress: Progress) -> list[StageOutcome]:
     environ = None
     if project.config.train.stage is not None:
         from tidegate.pipelines.steps.train import script_environment
+        from tidegate.registry import sqlite_probe
 
         environ = script_environment(project)
+        if not sqlite_probe.has_experiment(project.mlflow_uri, project.config.model):
+            # A script that opens the experiment first would give it an artifact folder of its own.
+            from tidegate.registry.mlflow_registry import prepare
+
+            prepare(project.mlflow_uri, project.config.model)
     return run_stages(project.root, _steps(project, progress), progress, environ)
 
 

@@ -6,6 +6,7 @@ through its own hook, so both are judged on the same rows of the newest data.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,10 @@ MIN_SLICE_ROWS = 100
 # A numeric column with more values than this is cut at its quartiles.
 _MAX_VALUES = 12
 _LATENCY_ROWS = 200
+_LATENCY_ROUNDS = 5
+# A model that takes 300 ms a row must not hold the gate for minutes.
+_LATENCY_SECONDS = 3.0
+_LEAST_ROWS = 20
 
 
 @dataclass(frozen=True)
@@ -126,16 +131,32 @@ def run(
     return decide(facts, project.config.gate)
 
 
-def p99(predict: Callable[[T], object], rows: Sequence[T]) -> float:
-    """Seconds that the slowest 1 % of single-row predictions reach, after a warm-up."""
+def p99(predict_row: PredictRow, rows: Sequence[dict[str, Any]]) -> float:
+    """Seconds that the slowest 1 % of single-row predictions reach, after a warm-up.
+
+    The best of a few rounds: other programs on the machine only ever make a round slower, and it is the model that is
+    judged here.
+    """
+    for row in rows[:3]:
+        predict_row(row)
+    ends = time.monotonic() + _LATENCY_SECONDS
+    best = _round(predict_row, rows, ends)
+    for _ in range(_LATENCY_ROUNDS - 1):
+        if time.monotonic() > ends:
+            break
+        best = min(best, _round(predict_row, rows, math.inf))
+    return best
+
+
+def _round(predict_row: PredictRow, rows: Sequence[dict[str, Any]], ends: float) -> float:
     import numpy as np
 
-    for row in rows[:10]:
-        predict(row)
-    taken = []
+    taken: list[float] = []
     for row in rows:
+        if time.monotonic() > ends and len(taken) >= _LEAST_ROWS:
+            break
         started = time.perf_counter()
-        predict(row)
+        predict_row(row)
         taken.append(time.perf_counter() - started)
     return float(np.quantile(taken, 0.99))
 
@@ -214,7 +235,11 @@ def _latency(project: Project, interface: Interface, frame: pd.DataFrame, predic
     if predict_row is not None:
         return p99(predict_row, _requests(chosen))
     model = model_folder.load(project.out_dir / MODEL_FOLDER, allow_pickle=project.config.serve.allow_pickle)
-    return p99(lambda row: model.predict(interface.frame(row)), [chosen.iloc[[k]] for k in range(len(chosen))])
+
+    def predict(row: pd.DataFrame) -> object:
+        return model.predict(interface.frame(row))
+
+    return p99(predict, [chosen.iloc[[k]] for k in range(len(chosen))])
 
 
 def _requests(frame: pd.DataFrame) -> list[dict[str, Any]]:
