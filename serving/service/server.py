@@ -34,6 +34,7 @@ SWITCH_SECONDS = 0.0005
 # Requests in flight at SIGTERM have this long beyond their own timeout.
 DRAIN_SECONDS = 10.0
 _WARM_RUNS = 5
+_SLOW_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,11 @@ async def _serve(settings: Settings) -> int:
     lane = Lane(inner, settings.release)
     server = _Server(_config(settings, lane), lane)
     loading = asyncio.create_task(_load(settings, lane, server))
-    await server.serve()
+    try:
+        await server.serve()
+    except SystemExit:
+        # uvicorn has said why it cannot listen, and exits with a code of its own.
+        lane.failure = lane.failure or "the address cannot be listened on"
     loading.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await loading
@@ -149,5 +154,9 @@ def _open(settings: Settings) -> tuple[Model, Batcher]:
     for _ in range(_WARM_RUNS):
         begun = time.perf_counter()
         model.predict(rows)
-        batcher.learn(len(rows), time.perf_counter() - begun)
+        seconds = time.perf_counter() - begun
+        batcher.learn(len(rows), seconds)
+        if seconds > _SLOW_SECONDS:
+            # Warming cannot make this one fast, only the start slow.
+            break
     return model, batcher

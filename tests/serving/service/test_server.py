@@ -131,6 +131,20 @@ def test_a_changed_bundle_ends_with_one_clear_line(start: Callable[[Path], Serve
     assert "Traceback" not in server.log.read_text()
 
 
+def test_a_port_that_is_taken_is_an_error(start: Callable[[Path], Server], odd: Any) -> None:
+    """Exit 1, and the log says which address."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "tidegate.serving.service", "--bundle", str(odd.bento.bundle)]
+        done = subprocess.run([*command, "--port", str(port)], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert str(port) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
 def test_sigterm_answers_what_is_in_flight(start: Callable[[Path], Server], slow_bundle: Path) -> None:
     """Three slow requests are under way when it comes; all are answered, and the process ends with 0."""
     server = start(slow_bundle)
@@ -143,6 +157,7 @@ def test_sigterm_answers_what_is_in_flight(start: Callable[[Path], Server], slow
         assert [reply.result().status_code for reply in waiting] == [200] * 3
 
 
+@pytest.mark.slow
 def test_a_model_that_takes_300_ms_a_row_does_not_delay_healthz(
     start: Callable[[Path], Server], slow_bundle: Path
 ) -> None:
@@ -168,4 +183,4 @@ def test_a_model_that_takes_300_ms_a_row_does_not_delay_healthz(
     stop.set()
     for thread in threads:
         thread.join()
-    assert np.quantile(seconds, 0.99) < 0.05, json.dumps(sorted(seconds)[-5:])
+    assert np.quantile(seconds, 0.99) < 0.05, json.dumps([np.median(seconds), *sorted(seconds)[-5:]])

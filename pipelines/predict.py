@@ -1,0 +1,53 @@
+"""Batch prediction with a released version: which bundle it is, then serving/scoring does the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tidegate.core.errors import UsageError
+from tidegate.core.progress import Progress
+from tidegate.core.project import Project
+
+if TYPE_CHECKING:
+    from tidegate.serving.scoring import Scored
+
+
+def predict(
+    project: Project, source: Path, target: Path, *, version: int | None, skip_bad: bool, progress: Progress
+) -> Scored:
+    """Predict every row of `source` into `target` with a released version; None is the champion.
+
+    Raises:
+        UsageError: nothing was released yet, or not that version.
+        TidegateError: as `scoring.score` does.
+    """
+    from tidegate.serving.scoring import score
+
+    return score(bundle_for(project, version), source, target, skip_bad=skip_bad, progress=progress)
+
+
+def bundle_for(project: Project, version: int | None) -> Path:
+    """The checked bundle of a released version, or of the champion.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from tidegate.pipelines.bundles import bundle_of
+    from tidegate.pipelines.environment import environment_for
+    from tidegate.registry import releases
+
+    environment = environment_for(project)
+    state = environment.state()
+    if version is None:
+        release = state.champion
+        if release is None:
+            raise UsageError("There is no champion to predict with yet.", "Release the first version: tidegate ship")
+    else:
+        # The newest release of a version: an older one may have had other hooks or another threshold.
+        found = [one for one, number in state.versions.items() if number == version]
+        if not found:
+            known = ", ".join(str(number) for number in sorted(set(state.versions.values()))) or "none"
+            raise UsageError(f"Version {version} was never released; released are: {known}.", "tidegate release list")
+        release = found[-1]
+    return bundle_of(project, releases.load(environment.store, release))
