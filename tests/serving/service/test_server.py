@@ -118,6 +118,13 @@ def test_a_bento_process_serves_predictions_and_bentomls_own_pages(
     assert server.stop() == 0
 
 
+def test_the_serving_process_imports_nothing_heavy() -> None:
+    """What it does not need to predict with ONNX: BentoML, pandas, scikit-learn, MLflow."""
+    code = "import sys, tidegate.serving.service.server; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"bentoml", "pandas", "sklearn", "mlflow", "starlette", "pydantic"} & set(found)
+
+
 def test_a_changed_bundle_ends_with_one_clear_line(start: Callable[[Path], Server], odd: Any, tmp_path: Path) -> None:
     """Exit 1 and the reason; it never becomes ready."""
     import shutil
