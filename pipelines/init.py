@@ -309,10 +309,15 @@ def _track(root: Path, config: Config, report: Report) -> None:
     from tidegate.pipelines import dvc_repo
 
     path = config.data.path
-    if dvc_repo.recorded_md5(root, path) is not None:
+    recorded = dvc_repo.recorded_md5(root, path)
+    ours = recorded is None or (root / f"{path}.dvc").is_file()  # or the output of a stage
+    if ours and (root / path).is_file() and (recorded is None or dvc_repo.hash_matches(root / path, recorded)):
+        added = dvc_repo.add(root, Path(path))  # also fills a cache that was lost
+        if recorded is None:
+            report.notes.append(f"{path} is version {added.md5} in DVC")
+            return
+    if recorded is not None:
         report.kept.append(f"{path} as DVC has it")
-    elif (root / path).is_file():
-        report.notes.append(f"{path} is version {dvc_repo.add(root, Path(path)).md5} in DVC")
     else:
         report.missing_data = True
         report.notes.append(f"{path} is not there yet")
