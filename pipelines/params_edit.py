@@ -50,7 +50,9 @@ def override(file: Path, params: Mapping[str, str]) -> list[str]:
                 f"It has: {', '.join(nodes) or 'none'}. Add a new one to {file.name} first.",
             )
         start, end = nodes[key].start_mark.index, nodes[key].end_mark.index
-        old, new = _value(text[start:end]), _value(raw)
+        old = _value(text[start:end])
+        # Where there is text, what was typed is meant: `a: b` is no mapping and `1` no number.
+        new = raw if isinstance(old, str) else _value(raw)
         _check_kind(key, old, new)
         if old != new or type(old) is not type(new):
             edits.append((start, end, json.dumps(new, ensure_ascii=False)))

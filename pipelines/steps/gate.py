@@ -131,7 +131,7 @@ def run(
     return decide(facts, project.config.gate)
 
 
-def p99(predict_row: PredictRow, rows: Sequence[dict[str, Any]]) -> float:
+def p99(predict_row: Callable[[T], object], rows: Sequence[T]) -> float:
     """Seconds that the slowest 1 % of single-row predictions reach, after a warm-up.
 
     The best of a few rounds: other programs on the machine only ever make a round slower, and it is the model that is
@@ -148,7 +148,7 @@ def p99(predict_row: PredictRow, rows: Sequence[dict[str, Any]]) -> float:
     return best
 
 
-def _round(predict_row: PredictRow, rows: Sequence[dict[str, Any]], ends: float) -> float:
+def _round(predict_row: Callable[[T], object], rows: Sequence[T], ends: float) -> float:
     import numpy as np
 
     taken: list[float] = []

@@ -203,7 +203,8 @@ def test_hooks_make_the_inputs_of_training_and_evaluation(fresh_project: Project
         "from sklearn.pipeline import make_pipeline\n\n\n"
         "def train(X, y, params):\n"
         "    assert list(X) == ['double', 'city']\n"
-        "    return make_pipeline(make_column_transformer(('passthrough', ['double'])), LogisticRegression()).fit(X, y)\n"
+        "    columns = make_column_transformer(('passthrough', ['double']))\n"
+        "    return make_pipeline(columns, LogisticRegression()).fit(X, y)\n"
     )
     result = _train(rewrite(fresh_project, "tidegate.yaml", "gate:", "serve: {code: features.py}\ngate:"))
     assert result.metrics["roc_auc"] > 0.7

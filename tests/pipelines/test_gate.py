@@ -1,0 +1,265 @@
+"""The gate: what it decides from facts, how sure its bounds are, and how it measures two real models."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tidegate.core.artifacts import ModelVersion, RunRef
+from tidegate.core.config import Gate
+from tidegate.core.errors import ConfigError, Permanent
+from tidegate.core.metrics import Scored
+from tidegate.core.progress import Silent
+from tidegate.core.project import Project, open_project
+from tidegate.pipelines.bootstrap import advantage_at_least
+from tidegate.pipelines.gate import Column, Comparison, Facts, decide
+from tidegate.pipelines.own_metrics import Measure
+from tidegate.pipelines.runners import local
+from tidegate.pipelines.steps import gate as gate_step
+from tidegate.pipelines.steps.train import RunFile
+from tidegate.registry.mlflow_registry import MlflowRegistry, open_registry
+
+FACTS = Facts(metric="roc_auc", value=0.8, direction="higher")
+PRICE = Column("price", "number", nullable=False)
+Rewrite = Callable[..., Project]
+
+
+def _with_champion(**changes: Any) -> Facts:
+    return replace(FACTS, champion=3, columns=(PRICE,), champion_columns=(PRICE,), **changes)
+
+
+def _compared(low: float, **changes: Any) -> Facts:
+    one = Comparison("roc_auc", 0.80, 0.81, low, 0.005, **changes)
+    return _with_champion(comparisons=(one,))
+
+
+# --- deciding -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("required", "passed"), [(None, True), (0.7, True), (0.8, True), (0.81, False)])
+def test_without_a_champion_only_the_required_value_counts(required: float | None, passed: bool) -> None:
+    """The first version is compared with nobody, and the reason says so."""
+    result = decide(FACTS, Gate(required=required))
+    assert result.passed is passed
+    assert result.champion is None
+    assert "ok: there is no champion to compare with" in result.reasons
+
+
+def test_required_is_at_most_where_lower_is_better() -> None:
+    """An error metric must not exceed its required value."""
+    facts = Facts(metric="rmse", value=2.0, direction="lower")
+    assert decide(facts, Gate(required=2.5)).passed
+    assert not decide(facts, Gate(required=1.5)).passed
+
+
+def test_a_value_that_is_no_number_never_passes_a_requirement() -> None:
+    """NaN is not at least anything."""
+    assert not decide(replace(FACTS, value=float("nan")), Gate(required=0.1)).passed
+
+
+@pytest.mark.parametrize(("low", "passed"), [(-0.004, True), (-0.006, False), (0.02, True), (float("nan"), False)])
+def test_a_challenger_may_be_worse_only_within_the_tolerance(low: float, passed: bool) -> None:
+    """The 95 % bound decides, and a bound that does not exist refuses."""
+    assert decide(_compared(low), Gate()).passed is passed
+
+
+def test_a_slice_that_got_worse_refuses_and_is_named() -> None:
+    """The whole may be fine while one slice is not."""
+    result = decide(_compared(-0.2, slice="city = rome", rows=200), Gate())
+    assert not result.passed
+    assert result.reasons[0].startswith("refused: roc_auc where city = rome (200 rows)")
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "passed"),
+    [
+        ((PRICE,), (PRICE,), True),
+        ((PRICE, Column("city", "string", nullable=False)), (PRICE,), False),
+        ((PRICE, Column("city", "string", nullable=True)), (PRICE,), True),
+        ((), (PRICE,), False),
+        ((replace(PRICE, kind="string"),), (PRICE,), False),
+        ((PRICE,), (replace(PRICE, kind="integer"),), True),
+        ((PRICE,), (replace(PRICE, nullable=True),), False),
+    ],
+)
+def test_requests_of_the_champions_callers_must_stay_valid(
+    new: tuple[Column, ...], old: tuple[Column, ...], passed: bool
+) -> None:
+    """New required, removed, retyped and no longer nullable columns are refused; wider ones are not."""
+    assert decide(replace(_with_champion(), columns=new, champion_columns=old), Gate()).passed is passed
+
+
+def test_budgets_of_latency_and_size_refuse_with_both_numbers() -> None:
+    """Over budget is a reason with what was measured and what is allowed."""
+    result = decide(replace(FACTS, latency_p99=0.08, size=300_000_000), Gate())
+    assert not result.passed
+    assert "refused: one row takes 80 ms at p99, 50 ms is allowed" in result.reasons
+    assert "refused: the model has 300 MB, 200 MB is allowed" in result.reasons
+
+
+def test_every_reason_is_given_refusals_first() -> None:
+    """What speaks for a challenger is told as well."""
+    result = decide(replace(_compared(-0.1), latency_p99=0.001), Gate(required=0.7))
+    words = [reason.partition(":")[0] for reason in result.reasons]
+    assert words == sorted(words, reverse=True)
+    assert set(words) == {"refused", "ok"}
+
+
+# --- the bootstrap --------------------------------------------------------------------------------------------------
+
+
+def _pair(seed: int, rows: int, worse: float) -> tuple[Scored, Scored]:
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 2, rows)
+    signal = rng.normal(truth * 1.2, 1.0)
+
+    def scored(noise: float) -> Scored:
+        score = 1 / (1 + np.exp(-(signal + rng.normal(0, noise, rows))))
+        return Scored(truth, (score > 0.5).astype(int), np.stack([1 - score, score], axis=1), (0, 1))
+
+    return scored(0.3 + worse), scored(0.3)
+
+
+def test_the_bound_covers_the_truth_about_95_times_in_100() -> None:
+    """Two models of equal quality: the lower bound of the difference lies under 0 in about 95 % of data sets."""
+    measure, frame = Measure("roc_auc", "higher"), pd.DataFrame(index=range(250))
+    bounds = [advantage_at_least(measure, *_pair(seed, 250, 0.0), frame)[1] for seed in range(120)]
+    # 120 draws at 0.95: fewer than 106 or more than 119 covered has a chance under 1 in 500 on either side.
+    assert 106 <= sum(bound <= 0 for bound in bounds) <= 119
+
+
+def test_a_clearly_worse_model_has_a_clearly_negative_bound() -> None:
+    """The estimate and the bound have the metric's good direction as their sign."""
+    frame = pd.DataFrame(index=range(2000))
+    estimate, low = advantage_at_least(Measure("roc_auc", "higher"), *_pair(0, 2000, 1.5), frame)
+    assert low < estimate < -0.05
+    estimate, low = advantage_at_least(Measure("brier", "lower"), *_pair(0, 2000, 1.5), frame)
+    assert low < estimate < 0
+
+
+def test_an_own_metric_has_the_same_bound_as_the_built_in_one() -> None:
+    """Accuracy as a user's function, called per resample, agrees with the matrix form."""
+    challenger, champion = _pair(4, 300, 0.5)
+    frame = pd.DataFrame(index=range(300))
+    own = Measure("mine:accuracy", "higher", lambda truth, prediction, _: (truth == prediction).mean())
+    mine = advantage_at_least(own, challenger, champion, frame)
+    built_in = advantage_at_least(Measure("accuracy", "higher"), challenger, champion, frame)
+    assert mine == pytest.approx(built_in, abs=0.01)
+
+
+def test_a_metric_of_a_handful_of_rows_has_no_bound() -> None:
+    """One positive row: many resamples have none, so nothing is claimed."""
+    truth = np.array([1] + [0] * 40)
+    score = np.linspace(0.9, 0.1, 41)
+    one = Scored(truth, (score > 0.5) * 1, np.stack([1 - score, score], axis=1), (0, 1))
+    _, low = advantage_at_least(Measure("roc_auc", "higher"), one, one, pd.DataFrame(index=range(41)))
+    assert np.isnan(low)
+
+
+# --- measuring ------------------------------------------------------------------------------------------------------
+
+
+def _register(project: Project) -> tuple[MlflowRegistry, ModelVersion]:
+    registry = open_registry(project)
+    return registry, registry.register(RunRef(RunFile.read(project.out_dir).run_id))
+
+
+def test_the_same_model_again_passes_against_itself(project: Project) -> None:
+    """Identical answers are worse by nothing, on every metric, slice and budget."""
+    registry, champion = _register(project)
+    result = gate_step.run(project, champion, registry, Silent())
+    assert result.passed, result.reasons
+    assert result.champion == 1
+    assert any("callers send the same columns" in reason for reason in result.reasons)
+
+
+def test_a_worse_challenger_is_refused_with_its_reasons(project: Project, rewrite: Rewrite) -> None:
+    """A model without its best column is refused by metric, check and slice, each named."""
+    registry, champion = _register(project)
+    gate = "gate: {metric: roc_auc, checks: [{metric: brier}], slices: [{column: city}]}"
+    changed = rewrite(project, "tidegate.yaml", "gate: {metric: roc_auc}", gate)
+    changed = rewrite(changed, "train.py", 'StandardScaler(), ["price", "volume"]', 'StandardScaler(), ["volume"]')
+    local.train(changed, {}, Silent())
+    result = gate_step.run(changed, champion, registry, Silent())
+    assert not result.passed
+    refused = [reason for reason in result.reasons if reason.startswith("refused: ")]
+    assert any(reason.startswith("refused: roc_auc is") for reason in refused)
+    assert any(reason.startswith("refused: brier is") for reason in refused)
+
+
+def test_a_champions_file_that_was_tampered_with_is_not_opened(project: Project) -> None:
+    """The folder in the artifact store is not the one that was registered."""
+    registry, champion = _register(project)
+    (stored,) = (project.state_dir / "mlruns").rglob("model.skops")
+    stored.write_bytes(stored.read_bytes() + b"x")
+    with pytest.raises(Permanent, match="not the one that was registered"):
+        gate_step.run(project, champion, registry, Silent())
+
+
+def test_a_champion_that_cannot_see_the_data_is_a_refusal_not_a_crash(project: Project, rewrite: Rewrite) -> None:
+    """The champion wants a column that the new data lacks: reported, and never a pass."""
+    registry, champion = _register(project)
+    changed = rewrite(project, "tidegate.yaml", "target: class", "drop: [city], target: class")
+    changed = rewrite(changed, "train.py", '(OneHotEncoder(handle_unknown="ignore"), ["city"]), ', "")
+    local.train(changed, {}, Silent())
+    result = gate_step.run(changed, champion, registry, Silent())
+    assert not result.passed
+    assert any("column 'city' is gone" in reason for reason in result.reasons)
+
+
+def test_a_slice_column_that_does_not_exist_is_an_error(project: Project, rewrite: Rewrite) -> None:
+    """A typo in gate.slices is not silently skipped."""
+    registry, champion = _register(project)
+    changed = rewrite(project, "tidegate.yaml", "metric: roc_auc}", "metric: roc_auc, slices: [{column: citi}]}")
+    with pytest.raises(ConfigError, match="'citi'") as caught:
+        gate_step.run(changed, champion, registry, Silent())
+    assert "city" in caught.value.hint
+
+
+def test_the_packaged_models_latency_and_size_are_judged(project: Project) -> None:
+    """A given predictor is timed on request rows in JSON's types."""
+    registry, champion = _register(project)
+    seen: list[dict[str, Any]] = []
+    result = gate_step.run(project, champion, registry, Silent(), predict_row=seen.append, size=10**9)
+    assert {"price", "volume", "city"} == set(seen[0])
+    assert not result.passed
+    assert any("1e+03 MB" in reason for reason in result.reasons)
+
+
+def test_an_own_metric_decides(project: Project, rewrite: Rewrite, tmp_path: Path) -> None:
+    """`module:function` is measured, logged and compared like a built-in one; lower may be better."""
+    registry, champion = _register(project)
+    (project.root / "money.py").write_text(
+        "def cost(y_true, prediction, frame):\n"
+        "    return float(((y_true != prediction) * frame['price'].abs()).sum())\n\n\n"
+        "cost.higher_is_better = False\n"
+    )
+    changed = rewrite(project, "tidegate.yaml", "metric: roc_auc", "metric: 'money:cost'")
+    result = local.train(changed, {}, Silent())
+    assert result.metric == "money:cost"
+    assert gate_step.run(changed, champion, registry, Silent()).passed
+
+
+def test_slices_of_a_number_are_its_quartiles_and_missing_values_are_one() -> None:
+    """Every row is in exactly one slice."""
+    from tidegate.core.config import SliceCheck
+
+    frame = pd.DataFrame({"price": [*np.arange(100.0), np.nan], "city": ["a", "b"] * 50 + [None]})
+    for column, count in (("price", 5), ("city", 3)):
+        found = gate_step.slices_of(frame, SliceCheck(column=column))
+        assert len(found) == count
+        assert sum(mask.astype(int) for _, mask in found).tolist() == [1] * 101
+
+
+def test_a_copy_of_a_project_writes_into_its_own_folders(project: Project, trained: Path) -> None:
+    """Registering in a copied project leaves the original's database and artifacts alone."""
+    _register(project)
+    assert open_registry(open_project(trained)).list() == ()
+    shutil.rmtree(project.root)
