@@ -13,8 +13,11 @@ from pathlib import Path
 
 from tidegate.core.errors import TidegateError
 
-# The hash of the empty tree is the same in every repository: what a first commit is compared with.
-_EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+# A patch that `git apply` takes everywhere, whatever the user's taste in colours, prefixes and diff programs.
+_PATCH = (
+    *("diff", "--cached", "--binary", "--full-index", "--relative", "--no-color", "--no-ext-diff", "--no-textconv"),
+    *("--no-renames", "--unified=3", "--src-prefix=a/", "--dst-prefix=b/"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ def work_tree(root: Path) -> WorkTree:
         if commit:
             git(root, "read-tree", commit, env=env)
         git(root, "add", "--all", "--", ".", env=env)
-        base = commit or _EMPTY_TREE
-        diff = git(root, "diff", "--cached", "--binary", "--full-index", "--relative", base, "--", ".", env=env)
+        # Before the first commit it is compared with the empty tree, whose hash is the repository's own kind.
+        base = commit or git(root, "hash-object", "-t", "tree", "--stdin", content=b"").decode().strip()
+        diff = git(root, *_PATCH, base, "--", ".", env=env)
     return WorkTree(commit, diff)

@@ -12,7 +12,7 @@ def resolve(reference: str) -> str:
     """The secret behind `env:NAME` or `file:PATH`; it must never be logged.
 
     Raises:
-        UsageError: it is not set, or only a cluster can read it.
+        UsageError: it is not set, empty, or only a cluster can read it.
     """
     kind, _, name = reference.partition(":")
     if kind == "env":
@@ -23,10 +23,19 @@ def resolve(reference: str) -> str:
             )
         return value
     if kind == "file":
-        try:
-            return Path(name).expanduser().read_text().strip()
-        except OSError as error:
-            raise UsageError(
-                f"{name} cannot be read: {error.strerror}.", f"tidegate.yaml refers to it: {reference}."
-            ) from error
+        return _content(name, reference)
     raise UsageError(f"{reference} can only be read on a cluster.", "Locally use env:NAME or file:PATH.")
+
+
+def _content(name: str, reference: str) -> str:
+    hint = f"tidegate.yaml refers to it: {reference}."
+    try:
+        value = Path(name).expanduser().read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise UsageError(f"{name} cannot be read: {error.strerror}.", hint) from error
+    except UnicodeDecodeError:
+        # Its message would show part of the secret.
+        raise UsageError(f"{name} cannot be read: it is not text in UTF-8.", hint) from None
+    if not value:
+        raise UsageError(f"{name} is empty.", hint)
+    return value
