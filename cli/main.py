@@ -28,6 +28,7 @@ _HERE: Final = "tidegate.cli.commands."
 # name -> module:attribute, help, panel; the order is the order of the help.
 COMMANDS: Final = MappingProxyType(
     {
+        "demo": Line(_HERE + "demo:demo", "The five-minute story, on data inside the installed libraries.", START),
         "init": Line(_HERE + "init:init", "Make a project around your data that ships without an edit.", START),
         "data": Line(_HERE + "data:app", "Record, check and move the data.", DATA),
         "train": Line(_HERE + "train:train", "Contract, train, evaluate; only what changed.", DATA),

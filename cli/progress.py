@@ -47,8 +47,8 @@ class _LineTask:
         if time.monotonic() - self._said < _SECONDS_BETWEEN_LINES:
             return
         self._said = time.monotonic()
-        share = f"{100 * self._done / self._total:.0f} %" if self._total else f"{self._done:g}"
-        self._progress.note(f"{self._title}: {share} {text}".rstrip())
+        share = f"{100 * self._done / self._total:.0f} % " if self._total else ""
+        self._progress.note(f"{self._title}: {share}{text}".rstrip())
 
 
 class BarProgress:

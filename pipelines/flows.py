@@ -32,6 +32,9 @@ _BLOCKS_WITH_TRAFFIC = 5
 # Latency lines may look further back than the rates: what is slow changes less than how many come.
 _LATENCY_SECONDS = 3600.0
 _DEPLOY_SECONDS = 90.0
+# Five times the least, for a p99 with less noise; and how long to wait for so many.
+_ENOUGH_REQUESTS = 5000
+_CALM_SECONDS = 15.0
 
 _DECISIONS: Mapping[str, Decision] = {
     "running": "continue",
@@ -209,31 +212,36 @@ def _lately(environment: Environment, seconds: float | None = None) -> Recent:
 
 
 def _enough_latency(environment: Environment, progress: Progress) -> Recent:
-    """Wait until the champion has answered enough requests to know what is slow.
+    """The champion's requests from which its latency lines are frozen: recent ones, as soon as there are enough.
+
+    Training and packaging on this machine have just slowed the champion down, so requests from now on are better
+    than older ones; those of the last hour do where few come.
 
     Raises:
-        Inconclusive: no request came for five blocks.
+        Inconclusive: there are too few, and no request came for five blocks.
     """
-    block = environment.project.config.advanced.block
-    patience = _BLOCKS_WITH_TRAFFIC * block
-    found = _lately(environment, max(_LATENCY_SECONDS, patience))
-    if not found.missing:
-        return found
-    with progress.task("wait for requests that show how fast the champion is", found.missing) as task:
-        changed = time.monotonic()
-        while found.missing:
-            time.sleep(min(1.0, block))
-            now = _lately(environment, max(_LATENCY_SECONDS, patience))
-            if now.missing < found.missing:
-                task.advance(found.missing - now.missing)
-                changed = time.monotonic()
-            elif time.monotonic() - changed > patience:
-                raise Inconclusive(
-                    f"The champion needs {now.missing:,} more requests before latency can be judged, and none come.",
-                    "Send traffic, or leave latency out of rollout.guardrails.",
-                )
-            found = now
-    return found
+    patience = _BLOCKS_WITH_TRAFFIC * environment.project.config.advanced.block
+    began = changed = time.time()
+    with progress.task("measure how fast the champion is", _ENOUGH_REQUESTS) as task:
+        most = 0
+        while True:
+            fresh = _lately(environment, max(time.time() - began, 1e-3))
+            task.advance(max(0, len(fresh.durations) - most))
+            if len(fresh.durations) > most:
+                most, changed = len(fresh.durations), time.time()
+            waited = time.time() - began
+            if most >= _ENOUGH_REQUESTS or (waited > min(patience, _CALM_SECONDS) and not fresh.missing):
+                return fresh
+            if waited > min(patience, _CALM_SECONDS):
+                older = _lately(environment, _LATENCY_SECONDS)
+                if not older.missing:
+                    return older
+                if time.time() - changed > patience:
+                    raise Inconclusive(
+                        f"The champion needs {older.missing:,} more requests before latency can be judged; none come.",
+                        "Send traffic, or leave latency out of rollout.guardrails.",
+                    )
+            time.sleep(_POLL_SECONDS)
 
 
 def follow(environment: Environment, rollout_id: str, progress: Progress, timeout: float) -> Shipped:
