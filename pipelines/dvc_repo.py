@@ -30,12 +30,26 @@ import yaml
 from tidegate.core.artifacts import DatasetRef
 from tidegate.core.errors import ConfigError, Conflict, Permanent, TidegateError, UsageError
 from tidegate.core.optouts import opt_out
+from tidegate.pipelines.dvc_records import (
+    file_md5,
+    git_root,
+    git_show,
+    hash_matches,
+    in_git,
+    md5_in_lock,
+    md5_in_pointer,
+    relative,
+)
 
 if TYPE_CHECKING:
     from tidegate.core.progress import Progress
     from tidegate.core.project import Project
 
-CHUNK = 1 << 20  # bytes hashed at a time: large enough for speed, small enough for any machine
+__all__ = [
+    "DataChange", "FileState", "StageOutcome", "add", "diff", "file_md5", "hash_matches", "init", "is_repository",
+    "md5_at", "pull", "pull_data", "push", "read_at", "recorded_md5", "run_stages", "status", "verify", "verify_data",
+]  # fmt: skip
+
 REMOTE = Path(".tidegate") / "dvc-remote"
 STEP = re.compile(r"(?:^|[/\s])tidegate(?:\s.*)?\sstep\s+(\S+)\s*$")
 How = Literal["unchanged", "restored", "ran"]
@@ -185,7 +199,7 @@ def add(root: Path, path: Path) -> DatasetRef:
     with _opened(root) as repo:
         stages = repo.add([str(target)])
         md5 = str(stages[0].outs[0].hash_info.value)
-    return DatasetRef(path=_relative(root, target), md5=md5)
+    return DatasetRef(path=relative(root, target), md5=md5)
 
 
 def status(root: Path) -> list[FileState]:
@@ -245,38 +259,24 @@ def _transfer(root: Path, verb: Literal["push", "pull"]) -> int:
 # --- content -------------------------------------------------------------------------------------------------------
 
 
-def file_md5(path: Path) -> str:
-    """The md5 of a file's bytes, as DVC 3 records it."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as source:
-        while block := source.read(CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def hash_matches(path: Path, md5: str) -> bool:
-    """Whether the bytes of `path` have this md5, by our own reading of them."""
-    return file_md5(path) == md5
-
-
 def recorded_md5(root: Path, path: str) -> str | None:
     """The md5 that `PATH.dvc`, or the `dvc.lock` of the stage that makes it, records; None if neither does."""
     pointer = root / f"{path}.dvc"
     if pointer.is_file():
-        return _md5_in_pointer(pointer.read_text(encoding="utf-8"), path)
+        return md5_in_pointer(pointer.read_text(encoding="utf-8"), path)
     lock = root / "dvc.lock"
-    if lock.is_file() and (found := _md5_in_lock(lock.read_text(encoding="utf-8"), path)):
+    if lock.is_file() and (found := md5_in_lock(lock.read_text(encoding="utf-8"), path)):
         return found
     return _md5_in_directory(root, path)
 
 
 def md5_at(root: Path, path: str, revision: str) -> str | None:
     """The md5 of `path` at a git revision, from the text DVC committed there; None if not tracked then."""
-    pointer = _git_show(root, revision, f"{path}.dvc")
+    pointer = git_show(root, revision, f"{path}.dvc")
     if pointer is not None:
-        return _md5_in_pointer(pointer, path)
-    lock = _git_show(root, revision, "dvc.lock")
-    return _md5_in_lock(lock, path) if lock is not None else None
+        return md5_in_pointer(pointer, path)
+    lock = git_show(root, revision, "dvc.lock")
+    return md5_in_lock(lock, path) if lock is not None else None
 
 
 def read_at(root: Path, path: str, revision: str) -> bytes:
@@ -292,7 +292,7 @@ def read_at(root: Path, path: str, revision: str) -> bytes:
     from dvc.api import read
 
     try:
-        content = read(_in_git(root, path), repo=str(_git_root(root)), rev=revision, mode="rb")
+        content = read(in_git(root, path), repo=str(git_root(root)), rev=revision, mode="rb")
     except Exception as error:
         raise TidegateError(
             f"The data of {path} at {revision} is neither in the DVC cache nor in the remote", "`tidegate data pull`."
@@ -363,22 +363,6 @@ def _cache_dir(root: Path) -> Path:
     return root / ".dvc" / "cache"
 
 
-def _md5_in_pointer(text: str, path: str) -> str | None:
-    outs = (yaml.safe_load(text) or {}).get("outs") or []
-    for out in outs:
-        if out.get("path") == Path(path).name:
-            return str(out.get("md5") or "") or None
-    return None
-
-
-def _md5_in_lock(text: str, path: str) -> str | None:
-    for stage in ((yaml.safe_load(text) or {}).get("stages") or {}).values():
-        for out in stage.get("outs") or []:
-            if out.get("path") == path:
-                return str(out.get("md5") or "") or None
-    return None
-
-
 def _md5_in_directory(root: Path, path: str) -> str | None:
     """The md5 of a file inside a directory that DVC tracks as a whole."""
     if not any((root / f"{parent}.dvc").is_file() for parent in Path(path).parents if str(parent) != "."):
@@ -390,33 +374,6 @@ def _md5_in_directory(root: Path, path: str) -> str | None:
         except FileNotFoundError:
             return None
     return str((info.get("dvc_info") or {}).get("md5") or "") or None
-
-
-def _git_show(root: Path, revision: str, path: str) -> str | None:
-    command = ["git", "-C", str(root), "show", f"{revision}:./{path}"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False)
-    if shown.returncode == 0:
-        return shown.stdout
-    if subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"],
-        capture_output=True,
-        check=False,
-    ).returncode:
-        raise UsageError(f"git knows no revision {revision}", "`git log --oneline` lists them.")
-    return None
-
-
-def _git_root(root: Path) -> Path:
-    command = ["git", "-C", str(root), "rev-parse", "--show-toplevel"]
-    return Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
-
-
-def _in_git(root: Path, path: str) -> str:
-    return Path(os.path.relpath((root / path).resolve(), _git_root(root).resolve())).as_posix()
-
-
-def _relative(root: Path, path: Path) -> str:
-    return Path(os.path.relpath(path.resolve(), root.resolve())).as_posix()
 
 
 # --- stages --------------------------------------------------------------------------------------------------------
