@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from tidegate.core.artifacts import Release
@@ -14,7 +14,8 @@ from tidegate.registry.state import State
 
 
 def of_release(release: Release, state: State, events: tuple[Event, ...]) -> dict[str, Any]:
-    """Where a release came from and what became of it."""
+    """Where a release came from and what became of it; `events` are those that name it or one of its rollouts."""
+    rollouts = {one.id: one.state for one in state.rollouts if release.id in {one.canary, one.stable}}
     return {
         "release": release.id,
         "model": release.model,
@@ -26,10 +27,8 @@ def of_release(release: Release, state: State, events: tuple[Event, ...]) -> dic
         "bento": release.bento,
         "bundle": release.bundle,
         "champion": state.champion == release.id,
-        "rollouts": [
-            {"id": one.id, "state": one.state} for one in state.rollouts if release.id in {one.canary, one.stable}
-        ],
-        "events": [one.to_json() for one in events if _names(one, release.id)],
+        "rollouts": [{"id": rollout, "state": word} for rollout, word in rollouts.items()],
+        "events": [one.to_json() for one in events if _names(one, release.id, rollouts)],
     }
 
 
@@ -56,5 +55,5 @@ def find_releases(store: Store, question: str) -> list[Release]:
     return found
 
 
-def _names(event: Event, release: str) -> bool:
-    return release in {event.data.get(key) for key in ("release", "stable", "canary", "from")}
+def _names(event: Event, release: str, rollouts: Container[str]) -> bool:
+    return event.data.get("rollout") in rollouts or release in (event.data.get("release"), event.data.get("from"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tidegate.core.artifacts import Release
 from tidegate.core.errors import Conflict, TidegateError, UsageError
-from tidegate.core.git import git
+from tidegate.core.git import git, is_repository
 from tidegate.core.store import Store
 
 # The patch from the commit to the files as they were, beside the project's own files.
@@ -54,10 +54,17 @@ def ids(store: Store) -> list[str]:
 
 
 def files_of(store: Store, release: Release) -> dict[str, bytes]:
-    """The stored files of a release, each checked against its sha256."""
+    """The stored files of a release, each checked against its sha256.
+
+    Raises:
+        TidegateError: one is missing or was changed.
+    """
     contents = {}
     for path, expected in release.files.items():
-        content = store.read(_file(release.id, path))
+        try:
+            content = store.read(_file(release.id, path))
+        except FileNotFoundError as error:
+            raise _tampered(release.id, _file(release.id, path), "is missing") from error
         if hashlib.sha256(content).hexdigest() != expected:
             raise _tampered(release.id, _file(release.id, path))
         contents[path] = content
@@ -68,18 +75,25 @@ def checkout(store: Store, release: Release, root: Path, into: Path) -> None:
     """Restore the project of a release in the new folder `into`; the user's own tree is not touched.
 
     The commit comes from the repository at `root` as a git worktree, then the uncommitted patch,
-    then the release's own files.
+    then the release's own files. A release made before the first commit becomes a repository of its own,
+    one made without git a plain folder.
+
+    Raises:
+        Conflict: `into` exists.
+        TidegateError: the release was changed, or its commit is not in this repository any more.
     """
     if into.exists():
         raise Conflict(f"{into} exists already.", "Name a new folder: `tidegate release checkout R --to DIR`.")
     files = files_of(store, release)
     diff = files.pop(DIFF, b"")
+    prefix = git(root, "rev-parse", "--show-prefix").decode().strip() if is_repository(root) else ""
     if release.git_commit:
-        git(root, "worktree", "add", "--detach", str(into), release.git_commit)
+        # Forced, since git still remembers a folder that was checked out here before and deleted by hand.
+        git(root, "worktree", "add", "--force", "--detach", str(into), release.git_commit)
     else:
         into.mkdir(parents=True)
-        git(into, "init", "--quiet")
-    prefix = git(root, "rev-parse", "--show-prefix").decode().strip()
+        if diff:
+            git(into, "init", "--quiet")
     project = into / prefix
     project.mkdir(parents=True, exist_ok=True)
     if diff:
@@ -99,8 +113,8 @@ def _file(release_id: str, path: str) -> str:
     return f"releases/{release_id}/files/{path}"
 
 
-def _tampered(release_id: str, path: str) -> TidegateError:
+def _tampered(release_id: str, path: str, what: str = "was changed") -> TidegateError:
     return TidegateError(
-        f"Release {release_id} is not what was recorded: {path} was changed.",
+        f"Release {release_id} is not what was recorded: {path} {what}.",
         "It will not be served. Restore the store from a backup, or ship again.",
     )
