@@ -31,6 +31,11 @@ class Environment:
         return self.project.state_dir / "run"
 
     @property
+    def gateway_dir(self) -> Path:
+        """Everything the gateway reads and writes."""
+        return self.run_dir / "gateway"
+
+    @property
     def log_dir(self) -> Path:
         """What the processes print, and the gateway's access log."""
         return self.project.state_dir / "logs"

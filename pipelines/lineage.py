@@ -8,9 +8,8 @@ from typing import Any
 
 from tidegate.core.errors import UsageError
 from tidegate.pipelines.environment import Environment
-from tidegate.pipelines.stack import gateway_of
 from tidegate.registry import lineage, releases
-from tidegate.serving.gateway.access_log import AccessRecord, parse_record, rotated_path, rotated_sequences
+from tidegate.serving.gateway.access_log import LOG_NAME, AccessRecord, parse_record, rotated_path, rotated_sequences
 
 
 def why(environment: Environment, question: str) -> dict[str, Any]:
@@ -23,7 +22,7 @@ def why(environment: Environment, question: str) -> dict[str, Any]:
     if ":" in question:
         found = [lineage.of_release(one, state, events) for one in lineage.find_releases(environment.store, question)]
         return {"kind": "lineage", **found[0]} if len(found) == 1 else {"kind": "lineage", "releases": found}
-    record = find_prediction(gateway_of(environment).log, question)
+    record = find_prediction(environment.gateway_dir / LOG_NAME, question)
     if record is None or record.release is None:
         raise UsageError(
             f"No prediction {question} is in the gateway's log.",
@@ -54,6 +53,16 @@ def find_prediction(log: Path, prediction: str) -> AccessRecord | None:
             continue
         with path.open("rb") as file:
             for line in file:
-                if needle in line and line.endswith(b"\n") and (record := parse_record(line)).prediction == wanted:
+                if needle in line and (record := _record(line)) is not None and record.prediction == wanted:
                     return record
     return None
+
+
+def _record(line: bytes) -> AccessRecord | None:
+    """The record of a whole line; None for one that is still being written, or that a killed Envoy left torn."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return parse_record(line)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -17,6 +17,7 @@ from typing import IO, Final
 from tidegate.core.assignment import Arm
 from tidegate.serving.gateway.state import RouteKind, parse_cluster, parse_route
 
+LOG_NAME: Final = "access.jsonl"
 # Bounds the memory of one read: about 15,000 records.
 _CHUNK: Final = 8 * 1024 * 1024
 # Envoy's flags for an attempt that reached for the upstream and failed there (response_flags in its manual):

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from tidegate.core.errors import Temporary, TidegateError
-from tidegate.serving.gateway.access_log import end_torn_line, rotated_path, rotated_sequences
+from tidegate.serving.gateway.access_log import LOG_NAME, end_torn_line, rotated_path, rotated_sequences
 from tidegate.serving.gateway.admin import Admin
 from tidegate.serving.gateway.binary import find_envoy
 from tidegate.serving.gateway.files import replace, write_versioned
@@ -73,7 +73,7 @@ class Gateway:
     def __init__(self, folder: Path, settings: GatewaySettings) -> None:
         self.folder = folder.resolve()
         self.settings = settings
-        self.log = self.folder / "access.jsonl"
+        self.log = self.folder / LOG_NAME
         self._child: subprocess.Popen[bytes] | None = None
         self._admin: Admin | None = None
         self._retired: dict[str, float] = {}
