@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -66,6 +68,8 @@ class Stack:
     _loop: RolloutLoop | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _rotated: float = 0.0
+    _told: str | None = None
+    _telling: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
         """Open nothing yet; processes start in `run`."""
@@ -133,6 +137,7 @@ class Stack:
         if self._loop is not None:
             self._loop.applied(self._routed.weight)
         self._retire(asked)
+        self._tell_registry(state)
         self._rotate_log()
 
     def _roles(self) -> Iterator[tuple[str, Running]]:
@@ -158,6 +163,7 @@ class Stack:
 
     def _adopt_gateway(self) -> None:
         self._running = {one.release: one for one in self.environment.deployer.running()}
+        self._told = self.environment.state().champion
         self._routed = routing(wanted(self.environment.state(), datetime.now(UTC)), self._running, None)
         if self.gateway.start(self._routed):
             self.note("Found the running gateway and went on with it.")
@@ -248,6 +254,18 @@ class Stack:
             self.environment.deployer.stop(release)
             del self._running[release]
             self._attempts.pop(release, None)
+
+    def _tell_registry(self, state: State) -> None:
+        """Let MLflow's aliases follow a new champion, in a process of its own: MLflow is heavy and may hang."""
+        if self._telling is not None and self._telling.poll() is None:
+            return
+        if state.champion == self._told:
+            return
+        root, env = self.environment.project.root, self.environment.project.env
+        command = [sys.executable, "-m", "tidegate.cli", "-C", str(root), "--env", env, "step", "aliases"]
+        # Its words go where ours go.
+        self._telling = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        self._told = state.champion
 
     def _rotate_log(self) -> None:
         if time.monotonic() - self._rotated < _ROTATE_SECONDS:

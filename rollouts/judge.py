@@ -33,6 +33,9 @@ DEAD = 20
 """Attempts on the canary in one block that all failed: no statistics are needed to stop."""
 
 _NONE = Counts()
+_SMOOTH = 0.7
+"""Weight of the past in the running mean of users a block, which only the forecast uses."""
+
 _FORMAT = 1
 
 
@@ -53,7 +56,7 @@ class Judge:
         self._decision: VerdictWord = "continue"
         self._reasons: tuple[str, ...] = ()
         self._final = False
-        self._recent = 0.0
+        self._recent = self._pace = 0.0
         if state is not None:
             self._restore(state)
 
@@ -81,6 +84,8 @@ class Judge:
             self._begin_step(block.index)
         self._last = (block.index, step)
         self._recent = counts[0].n1 + counts[0].n0
+        # A change of weight cuts a block in two, so one block alone may hold few users.
+        self._pace = self._recent if self._pace == 0 else _SMOOTH * self._pace + (1 - _SMOOTH) * self._recent
         self._evidence.count(counts, weighed=block.weight is not None)
         self._decide(block)
         return self._final
@@ -114,6 +119,7 @@ class Judge:
             "reasons": list(self._reasons),
             "final": self._final,
             "recent": self._recent,
+            "pace": self._pace,
             "evidence": self._evidence.state(),
         }
 
@@ -124,7 +130,7 @@ class Judge:
             )
         self._step, self._begun, self._last = state["step"], state["begun"], (state["last"][0], state["last"][1])
         self._decision, self._reasons = state["decision"], tuple(state["reasons"])
-        self._final, self._recent = state["final"], state["recent"]
+        self._final, self._recent, self._pace = state["final"], state["recent"], state["pace"]
         self._evidence.restore(state["evidence"])
 
     def _step_of(self, block: Block) -> int:
@@ -235,13 +241,13 @@ class Judge:
         """Seconds until a good canary passes this step: the forecast, less what is proven, at the traffic of now."""
         if self._decision != "continue":
             return 0.0
-        if not self.plan.forecast or (self._step >= 0 and self._recent <= 0):
+        if not self.plan.forecast or (self._step >= 0 and self._pace <= 0):
             return None
         step = self.plan.forecast[max(self._step, 0)]
         if step.promote_seconds is None:
             return None
         planned = self.plan.units_per_minute * self.plan.block_seconds / 60
-        pace = planned / self._recent if self._recent > 0 else 1.0
+        pace = planned / self._pace if self._pace > 0 else 1.0
         proven = min(proof.safe for proof in self._evidence.proofs) / -math.log(self.plan.beta)
         left = step.promote_seconds * pace * (1 - min(max(proven, 0.0), 1.0))
         return max(left, self.plan.step_min - self._elapsed(), 0.0)

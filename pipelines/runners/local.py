@@ -49,10 +49,13 @@ def train(project: Project, params: Mapping[str, str], progress: Progress) -> Tr
         ContractFailed: the data breaks its contract.
         TidegateError: training failed, or MLflow's database is unreadable.
     """
+    from tidegate.pipelines import stage_deps
     from tidegate.registry import sqlite_probe
 
     started = time.monotonic()
     project = _with(project, params, progress)
+    for sentence in stage_deps.complete(project):
+        progress.note(sentence)
     sqlite_probe.relocate(project.mlflow_uri, project.config.model)
     stages = tuple(_run_stages(project, progress))
     run_id = _living_run(project, progress)
