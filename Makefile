@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FOLDERS := api cli console core monitors pipelines registry rollouts serving
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test quick check lint types imports lock clean
+.PHONY: help setup demo test quick check lint types imports picture lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -42,6 +42,9 @@ types: setup
 
 imports: setup
 	$(BIN)/lint-imports
+
+picture: setup ## draw the README's picture from a real run of the demo
+	$(BIN)/python docs/make_picture.py
 
 lock: setup ## pin the newest versions that fit pyproject.toml
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --generate-hashes --upgrade --all-extras --group dev --quiet pyproject.toml --output-file requirements.lock
