@@ -123,7 +123,9 @@ def _compared(one: Comparison, champion: int | None) -> _Finding:
     if not math.isfinite(one.advantage_low):
         return _Finding(good=False, text=f"{text}; too few rows to say how much worse it could be")
     worse = -one.advantage_low
-    could = f"worse by at most {worse:.4g}" if worse > 0 else f"better by at least {one.advantage_low:.4g}"
+    could = f"worse by at most {worse:.4g}" if worse > 0 else f"better by at least {abs(worse):.4g}"
+    if worse == 0:
+        could = "not worse"
     # A hair of float noise must not refuse an identical model with tolerance 0.
     return _Finding(
         good=worse <= one.tolerance + 1e-12, text=f"{text}: {could} (95 %), {one.tolerance:.4g} is tolerated"

@@ -111,16 +111,19 @@ class MlflowRegistry:
             TidegateError: skops cannot save this estimator and pickle is not allowed.
         """
         mlflow = self._library("pyfunc", "sklearn")
-        info = mlflow.sklearn.log_model(
-            model.estimator,
-            name=MODEL_NAME,
-            signature=_signature(model),
-            input_example=model.inputs,
-            pip_requirements=list(model.requirements),
-            code_paths=[str(path) for path in model.code] or None,
-            metadata={"tidegate": dict(model.metadata)},
-            **_serialization(model),
-        )
+        with warnings.catch_warnings():
+            # Hints about integer labels and example rows; the signature holds what was meant.
+            warnings.simplefilter("ignore", UserWarning)
+            info = mlflow.sklearn.log_model(
+                model.estimator,
+                name=MODEL_NAME,
+                signature=_signature(model),
+                input_example=model.inputs,
+                pip_requirements=list(model.requirements),
+                code_paths=[str(path) for path in model.code] or None,
+                metadata={"tidegate": dict(model.metadata)},
+                **_serialization(model),
+            )
         return self._copy_model(run_id, str(info.model_id), folder)
 
     def collect_model(self, run_id: str, folder: Path) -> str:
@@ -170,8 +173,8 @@ class MlflowRegistry:
             dataset = mlflow.data.from_pandas(
                 frame, source=data.path, targets=target, name=data.path, digest=data.md5[:8]
             )
+            entity = dataset._to_mlflow_entity()  # noqa: SLF001 - the only way to tag an input outside an active run
         tags = [InputTag("mlflow.data.context", "training"), InputTag("dvc.md5", data.md5)]
-        entity = dataset._to_mlflow_entity()  # noqa: SLF001 - the only way to tag an input outside an active run
         self.client.log_inputs(run_id, [DatasetInput(entity, tags)])
 
     def log_results(self, run_id: str, metrics: Mapping[str, float], files: Path | None = None) -> None:

@@ -234,12 +234,16 @@ def _latency(project: Project, interface: Interface, frame: pd.DataFrame, predic
     chosen = frame[[column.name for column in interface.columns]].iloc[::step].head(_LATENCY_ROWS)
     if predict_row is not None:
         return p99(predict_row, _requests(chosen))
+    from threadpoolctl import threadpool_limits
+
     model = model_folder.load(project.out_dir / MODEL_FOLDER, allow_pickle=project.config.serve.allow_pickle)
 
     def predict(row: pd.DataFrame) -> object:
         return model.predict(interface.frame(row))
 
-    return p99(predict, [chosen.iloc[[k]] for k in range(len(chosen))])
+    # As in serving: one row gains nothing from threads, and on a busy machine waiting for them takes 100 times as long.
+    with threadpool_limits(1):
+        return p99(predict, [chosen.iloc[[k]] for k in range(len(chosen))])
 
 
 def _requests(frame: pd.DataFrame) -> list[dict[str, Any]]:
