@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tidegate.core.progress import Progress, Task
     from tidegate.rollouts.plan import RolloutPlan
     from tidegate.rollouts.recent import Recent
+    from tidegate.rollouts.stats.latency import LatencyLines
 
 Decision = Literal["promote", "rollback", "inconclusive", "continue", "deployed", "none"]
 
@@ -165,28 +166,63 @@ def wait_until_served(environment: Environment, release: str, timeout: float = _
 def plan_rollout(environment: Environment, progress: Progress, units_per_minute: float | None = None) -> RolloutPlan:
     """Measure the champion's traffic and make the plan of a rollout that could start now.
 
+    Args:
+        environment: where.
+        progress: told while it measures.
+        units_per_minute: new users a minute, instead of those measured.
+
     Raises:
         Inconclusive: nothing runs, or nobody came lately: a rollout would learn nothing.
         UsageError: the `rollout` section cannot be judged.
     """
-    from tidegate.rollouts.planning import make_plan
-
-    config = environment.project.config
     lately = _lately(environment)
     if lately.units == 0 and units_per_minute is None:
         raise Inconclusive(
             f"No user came in the last {_BLOCKS_WITH_TRAFFIC} blocks, so there is nobody to judge a rollout by.",
             "Send traffic to the gateway (`tidegate dev traffic` makes some), then `tidegate rollout start`.",
         )
-    latency = None
-    if any(guardrail.metric == "latency" for guardrail in config.rollout.guardrails):
-        latency = _enough_latency(environment, progress).latency()
+    latency = _enough_latency(environment, progress).latency() if _guards_latency(environment) else None
+    units = lately.units_per_minute if units_per_minute is None else units_per_minute
+    return _plan(environment, units, lately.error_rate, latency)
+
+
+def forecast_rollout(environment: Environment, progress: Progress, units_per_minute: float | None) -> RolloutPlan:
+    """The plan for `rollout plan`: as measured, or for a given traffic before there is any.
+
+    Raises:
+        Inconclusive: nothing was measured, and no traffic was given.
+        UsageError: the `rollout` section cannot be judged.
+    """
+    from tidegate.rollouts.stats.latency import LatencyLines
+
+    try:
+        return plan_rollout(environment, progress, units_per_minute)
+    except Inconclusive:
+        if units_per_minute is None:
+            raise
+    progress.note("Nothing is measured yet: no errors and independent latencies are assumed.")
+    # Thresholds do not matter for a forecast: whatever they are, 50, 10 and 1 % of stable requests are slower.
+    nothing = (0.0, 0.0, 0.0)
+    assumed = LatencyLines(nothing, nothing, (1.0, 1.0, 1.0), 0) if _guards_latency(environment) else None
+    return _plan(environment, units_per_minute, 0.0, assumed)
+
+
+def _guards_latency(environment: Environment) -> bool:
+    return any(one.metric == "latency" for one in environment.project.config.rollout.guardrails)
+
+
+def _plan(
+    environment: Environment, units_per_minute: float, error_rate: float, latency: LatencyLines | None
+) -> RolloutPlan:
+    from tidegate.rollouts.planning import make_plan
+
+    config = environment.project.config
     return make_plan(
         config.rollout,
         rollout_id=f"o-{secrets.token_hex(4)}",
         block_seconds=config.advanced.block,
-        units_per_minute=lately.units_per_minute if units_per_minute is None else units_per_minute,
-        error_rate=lately.error_rate,
+        units_per_minute=units_per_minute,
+        error_rate=error_rate,
         latency=latency,
     )
 

@@ -23,6 +23,8 @@ HORIZON = 48 * 3600.0
 PATIENCE = 3.0
 """`step.max: auto` is this many forecasts: nine in ten good canaries pass within twice the median."""
 
+# A ladder that ends within this many seconds is quick enough for anybody, however careful it is.
+_SOON = 3600.0
 # Most careful first.
 _LADDERS = ((1, 5, 25, 50), (5, 25, 50), (10, 50), (25, 50), (50,))
 _EFFECTS: dict[str, tuple[float, ...]] = {"error_rate": (2.0, 10.0), "latency_p99": (3.0,)}
@@ -151,7 +153,7 @@ def _checked_steps(steps: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _choose_steps(draft: RolloutPlan) -> RolloutPlan:
-    """Take the most careful ladder that ends within 4 hours or three times the quickest one's time, and 48 hours.
+    """Take the most careful ladder that ends within `_SOON` or three times the quickest one's time, and 48 hours.
 
     The quickest is always 50 % at once; careful means that fewer users meet a bad canary first.
     """
@@ -163,7 +165,7 @@ def _choose_steps(draft: RolloutPlan) -> RolloutPlan:
     times = {steps: total_seconds(forecast(dataclasses.replace(draft, steps=steps))) for steps in _LADDERS}
     decided = {steps: seconds for steps, seconds in times.items() if seconds is not None and seconds <= HORIZON}
     if decided and draft.mode == "test":
-        limit = max(4 * 3600.0, 3 * min(decided.values()))
+        limit = max(_SOON, PATIENCE * min(decided.values()))
         return dataclasses.replace(draft, steps=next(steps for steps, seconds in decided.items() if seconds <= limit))
     if draft.mode == "guard":
         return dataclasses.replace(draft, steps=_LADDERS[1])
@@ -199,7 +201,8 @@ def _forecast_step(plan: RolloutPlan, weight: int) -> StepForecast:
         f"{s.metric} x{factor:g}": _rollback_seconds(plan, s, factor, weight)
         for s in plan.streams
         for factor in _EFFECTS.get(s.metric, ())
-        if s.baseline * factor < 1
+        # What the harm line allows is not harm, so there is nothing to roll back.
+        if s.harm.at(s.baseline) < s.baseline * factor < 1
     }
     units = None if promote is None else promote * per_second * weight / 100
     return StepForecast(weight, promote, units, rollback, slowest)

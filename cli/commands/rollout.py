@@ -34,7 +34,7 @@ def plan(
     from tidegate.pipelines import flows
 
     t = terminal()
-    made = flows.plan_rollout(_environment(), t.progress, units_per_minute)
+    made = flows.forecast_rollout(_environment(), t.progress, units_per_minute)
     document = {"kind": "plan", **made.to_dict(), "forecast_seconds": made.forecast_seconds}
     t.show(document, lambda console: _print_suggestion(console, made) if suggest else _print_plan(console, made))
 
