@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +28,26 @@ from tidegate.serving.gateway.access_log import AccessLogReader, AccessRecord, L
 _LATE = 1.5
 # Loading a large model and its libraries on a slow disk.
 _START_SECONDS = 90.0
+# A process that ends this often before it is ready will not get ready by a fourth attempt.
+_MOST_STARTS = 3
 # A control arm that fails more than this share of its requests is no control.
 _BROKEN_SHARE = 0.5
 _MOST_LATE = 2
+# Statuses for what has none: half an answer began with 200, a client that left saw nothing (499, as nginx logs it).
+_NO_ANSWER, _CLIENT_LEFT = 500, 499
 
 Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What the supervisor sees: whether the arms' processes live and answer."""
+    """What the supervisor sees: whether the arms' processes live and answer, and how often the canary was started."""
 
     stable_ready: bool
     canary_alive: bool
     canary_ready: bool
+    stable_alive: bool = True
+    canary_starts: int = 1
 
 
 class RolloutLoop:
@@ -64,17 +69,19 @@ class RolloutLoop:
         self._ledger, self._store, self._clock = ledger, store, clock
         self._patience_ends = clock() + _START_SECONDS
         self._was_ready = False
+        self._resumed = self._condemned = False
         self._stable_ready = True
         self._weight = 0
         document = read_checkpoint(store, rollout.id)
+        # A verdict that was reached before a kill may still wait for its event.
+        self._undecided = document is not None
         if document is None:
             self._builder: BlockBuilder | None = None
             self._judge = Judge(self.plan)
-            self._reader = AccessLogReader(log, _end_of(log))
+            self._reader = AccessLogReader(log, end_of(log))
             self._write_checkpoint()
         else:
             self._restore(document, log)
-            self._catch_up_weight(rollout)
 
     @property
     def position(self) -> LogPosition:
@@ -84,6 +91,11 @@ class RolloutLoop:
     def lost(self, release: str) -> bool:
         """Whether this is the canary and it has served before: when it is gone, it is not started again."""
         return release == self._canary and self._was_ready
+
+    @property
+    def condemned(self) -> bool:
+        """Whether the judge's verdict is to roll back: no more users for the canary, even if it cannot be written."""
+        return self._condemned
 
     def applied(self, weight: int) -> None:
         """Say that the gateway routes by `weight` from now on (whole per cent on the canary)."""
@@ -105,13 +117,15 @@ class RolloutLoop:
         self._stable_ready = self._stable_ready and health.stable_ready
         self._builder.add(self._exposures())
         blocks = self._builder.close(self._clock() - self._late, ready=True)
-        if not blocks:
+        if not blocks and not self._undecided:
             return []
-        self._store_blocks(blocks)
+        self._undecided = False
         verdict = self._judge.verdict()
         for block in blocks:
             verdict = self._judge.update(block if self._has_control(block) else _without_data(block))
         self._stable_ready = health.stable_ready
+        self._condemned = verdict.decision == "rollback"
+        self._store_blocks(blocks)
         self._write_checkpoint(verdict)
         return self._act(verdict, rollout.keep)
 
@@ -121,25 +135,40 @@ class RolloutLoop:
 
     def _check_health(self, rollout: RolloutState, health: Health) -> list[str]:
         """Stop at once what needs no statistics: a canary that died, or never came up."""
+        if self._resumed and not (health.canary_alive or health.stable_alive):
+            # Everything was ended, as by a restart of the machine: nothing is known against the canary.
+            self._was_ready = False
+        self._resumed = False
         self._was_ready = self._was_ready or health.canary_ready
         if self._was_ready and not health.canary_alive:
             return self._stop(rollout, "The canary's process died.")
         if self._was_ready and not health.canary_ready:
             return self._stop(rollout, "The canary's process does not answer its readiness check.")
+        if not self._was_ready and not health.canary_alive and health.canary_starts >= _MOST_STARTS:
+            why = f"The canary ended {health.canary_starts} times before it was ready: see `tidegate logs`."
+            return self._stop(rollout, why)
         if not self._was_ready and self._clock() > self._patience_ends:
             why = f"The canary did not become ready within {_START_SECONDS:.0f} seconds: see `tidegate logs`."
             return self._stop(rollout, why)
         return []
 
     def _stop(self, rollout: RolloutState, reason: str) -> list[str]:
+        self._condemned = True
         units = self._judge.verdict().units
         return self._write("rolled_back", rollout.step, {"reasons": [reason], "units": units})
 
     def _exposures(self) -> Iterable[Exposure]:
         while records := self._reader.read():
             for record in records:
-                if record.rollout == self.id and record.kind == "split" and record.weight and record.arm:
+                if record.rollout == self.id and record.kind == "split" and record.weight and record.attempted:
+                    self._follow_weight(record.weight, record.at)
                     yield exposure(record)
+
+    def _follow_weight(self, weight: int, at: float) -> None:
+        """The log tells of a step that began while nobody was here to see it: the share only grows."""
+        if self._builder is not None and weight > self._weight:
+            self._builder.set_weight(weight, at)
+            self._weight = weight
 
     def _has_control(self, block: Block) -> bool:
         attempts = block.attempts
@@ -165,7 +194,9 @@ class RolloutLoop:
         """Append the event unless the rollout is over, moved on, or holds already."""
 
         def draft(_: State, current: RolloutState) -> Draft | None:
-            if current.step != step or (kind == "held" and current.state == "held"):
+            # Harm that was proven at the step before is harm at this one.
+            late = current.step != step and kind != "rolled_back"
+            if late or (kind == "held" and current.state == "held"):
                 return None
             return Draft(kind, {"rollout": self.id, **data}, actor="judge")
 
@@ -190,6 +221,7 @@ class RolloutLoop:
             "builder": builder.checkpoint() if builder else None,
             "judge": self._judge.state(),
             "weight": self._weight,
+            "was_ready": self._was_ready,
             "verdict": (verdict or self._judge.verdict()).to_dict(),
             "at": self._clock(),
         }
@@ -201,16 +233,11 @@ class RolloutLoop:
         self._reader = AccessLogReader(log, self._saved)
         self._judge = Judge(self.plan, document["judge"])
         self._weight = document["weight"]
+        self._was_ready, self._resumed = document.get("was_ready", False), True
         self._builder = None
         if document["builder"] is not None:
             seen = b"".join(self._store.read(path) for path in self._store.list(f"rollouts/{self.id}/seen"))
             self._builder = BlockBuilder.restore(self.plan, document["builder"], seen)
-
-    def _catch_up_weight(self, rollout: RolloutState) -> None:
-        """The step may have passed after the checkpoint and before the kill; the gateway followed at once."""
-        if self._builder is not None and rollout.weight not in {0, self._weight}:
-            self._builder.set_weight(rollout.weight, datetime.fromisoformat(rollout.step_started_at).timestamp())
-            self._weight = rollout.weight
 
     def _store_blocks(self, blocks: tuple[Block, ...]) -> None:
         """Keep the blocks for the report and for a replay."""
@@ -221,16 +248,20 @@ class RolloutLoop:
 
 
 def exposure(record: AccessRecord) -> Exposure:
-    """The judge's view of one line of the gateway's log; `seconds` is the service's own time where it is known."""
+    """The judge's view of one line of the gateway's log; `seconds` is the service's own time where it is known.
+
+    What failed is what the log says, as in the baseline of the plan: half an answer did, a client that left did not.
+    """
     seconds = record.upstream_seconds if record.upstream_seconds is not None else record.seconds
+    answered = record.details == "via_upstream" or (record.attempted and not record.failed)
     return Exposure(
         at=record.at,
         unit=record.unit or "",
         arm=record.arm or "stable",
-        status=record.status,
+        status=max(record.status, _NO_ANSWER) if record.failed else record.status or _CLIENT_LEFT,
         seconds=seconds if seconds is not None else float("inf"),
         forced=record.kind != "split",
-        served_by=record.arm or "" if record.details == "via_upstream" else "",
+        served_by=record.arm or "" if answered else "",
     )
 
 
@@ -256,8 +287,8 @@ def _is_open(state: State, rollout: str) -> bool:
     return state.open_rollout is not None and state.open_rollout.id == rollout
 
 
-def _end_of(log: Path) -> LogPosition:
-    """Behind everything that was logged before this rollout."""
+def end_of(log: Path) -> LogPosition:
+    """Behind everything that has been logged so far."""
     from tidegate.serving.gateway.access_log import rotated_sequences
 
     size = log.stat().st_size if log.exists() else 0

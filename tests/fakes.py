@@ -1,0 +1,214 @@
+"""Stand-ins that keep the promises of a port (tests/contracts holds them to it), and lines as Envoy writes them.
+
+They are for tests of what uses a port; the parts themselves are tested for real.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tidegate.core.artifacts import ModelVersion, RunRef
+from tidegate.core.errors import Permanent, UsageError
+from tidegate.registry import RunSource, TrainedModel
+from tidegate.serving.deploy import Revision, Running
+
+
+def log_line(**changes: Any) -> bytes:
+    """One line of the gateway's access log as Envoy writes it; `at` in seconds since the epoch."""
+    fields = {
+        "at": 1_795_346_898.870512,
+        "request": "id",
+        "unit": "ada",
+        "cluster": "stable/r-1/127.0.0.1:8500",
+        "route": "split/none/0",
+        "status": 200,
+        "flags": "-",
+        "details": "via_upstream",
+        "upstream": "127.0.0.1:8500",
+        "total_us": 1500,
+        "stream_ms": 2,
+        "upstream_us": 1200,
+        "prediction": "p",
+        "version": "7",
+        "method": "POST",
+        "path": "/predict",
+    } | changes
+    return json.dumps(fields | {"at": str(round(fields["at"] * 1e6))}).encode() + b"\n"
+
+
+class MemoryStore:
+    """A store in a dictionary; `on_write` is told before and after each change, and may raise as a killed process."""
+
+    def __init__(self, url: str = "fake://store") -> None:
+        self.url = url
+        self.files: dict[str, bytes] = {}
+        self.on_write: Any = lambda _when: None
+
+    def put_if_absent(self, path: str, content: bytes) -> bool:
+        """Create the file unless it is there."""
+        if path in self.files:
+            return False
+        self.write(path, content)
+        return True
+
+    def write(self, path: str, content: bytes) -> None:
+        """Replace the file."""
+        self.on_write("before")
+        self.files[path] = bytes(content)
+        self.on_write("after")
+
+    def read(self, path: str) -> bytes:
+        """Return the content."""
+        try:
+            return self.files[path]
+        except KeyError as error:
+            raise FileNotFoundError(path) from error
+
+    def exists(self, path: str) -> bool:
+        """Whether the file is there."""
+        return path in self.files
+
+    def list(self, prefix: str) -> list[str]:
+        """Every file below the folder."""
+        return sorted(path for path in self.files if path.startswith(prefix.rstrip("/") + "/"))
+
+    def delete(self, path: str) -> None:
+        """Remove the file if it is there."""
+        self.files.pop(path, None)
+
+
+@dataclass
+class FakeDeployer:
+    """Revisions that run nowhere; ready at once unless `loading` names them."""
+
+    loading: set[str] = field(default_factory=set)
+    alive: dict[str, Running] = field(default_factory=dict)
+    started: int = 0
+
+    def start(self, revision: Revision) -> None:
+        """Begin to run it unless it runs."""
+        if revision.release in self.alive:
+            return
+        self.started += 1
+        pid, port = 1_000_000 + self.started, 20_000 + self.started
+        self.alive[revision.release] = Running(revision.release, revision.version, pid, port, ready=True)
+
+    def find(self, release: str) -> Running | None:
+        """The running revision."""
+        found = self.alive.get(release)
+        return found and replace(found, ready=release not in self.loading)
+
+    def running(self) -> tuple[Running, ...]:
+        """Every revision that lives."""
+        return tuple(found for release in sorted(self.alive) if (found := self.find(release)) is not None)
+
+    def stop(self, release: str) -> None:
+        """End it."""
+        self.alive.pop(release, None)
+
+    def kill(self, release: str) -> None:
+        """What kill -9 does."""
+        del self.alive[release]
+
+
+class FakeRegistry:
+    """Runs, versions and aliases in dictionaries; models are folders with one file."""
+
+    def __init__(self, model: str, folder: Path) -> None:
+        self.model, self._folder = model, folder
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.versions: list[ModelVersion] = []
+        self.aliases: dict[str, int] = {}
+
+    @contextmanager
+    def running(self, source: RunSource) -> Iterator[str]:
+        """Open one run."""
+        run_id = f"run{len(self.runs) + 1}"
+        self.runs[run_id] = {"source": source, "status": "running", "metrics": {}}
+        try:
+            yield run_id
+        except BaseException:
+            self.runs[run_id]["status"] = "failed"
+            raise
+        self.runs[run_id]["status"] = "finished"
+
+    def log_model(self, run_id: str, model: TrainedModel, folder: Path) -> str:
+        """Keep the model, write its folder."""
+        kept = self._folder / run_id
+        kept.mkdir(parents=True)
+        (kept / "MLmodel").write_text(f"{type(model.estimator).__name__} {dict(model.metadata)}")
+        shutil.copytree(kept, folder)
+        self.runs[run_id]["digest"] = _digest(kept)
+        return _digest(kept)
+
+    def log_results(self, run_id: str, metrics: Mapping[str, float], files: Path | None = None) -> None:
+        """Add metrics to a run."""
+        del files
+        self.runs[run_id]["metrics"].update(metrics)
+
+    def find_run(self, run_id: str) -> str | None:
+        """The run's id, if it is known."""
+        return run_id if run_id in self.runs else None
+
+    def register(self, run: RunRef) -> ModelVersion:
+        """The version of this run."""
+        for version in self.versions:
+            if version.run_id == run.run_id:
+                return self.get(version.version)
+        if run.run_id not in self.runs:
+            raise UsageError(f"There is no run {run.run_id}.", "Train first.")
+        source = self.runs[run.run_id]["source"]
+        made = ModelVersion(
+            self.model,
+            len(self.versions) + 1,
+            run.run_id,
+            git_commit=source.git_commit,
+            data_md5=source.data.md5,
+            status="ready",
+            source=str(self._folder / run.run_id),
+        )
+        self.versions.append(made)
+        return self.get(made.version)
+
+    def get(self, reference: int | str) -> ModelVersion:
+        """The version with this number or alias."""
+        number = self.aliases.get(str(reference), reference)
+        for version in self.versions:
+            if str(version.version) == str(number):
+                held = sorted(alias for alias, at in self.aliases.items() if at == version.version)
+                return replace(version, aliases=tuple(held), metrics=dict(self.runs[version.run_id]["metrics"]))
+        raise UsageError(f"Model {self.model} has no version {reference}.", "It has others.")
+
+    def list(self) -> tuple[ModelVersion, ...]:
+        """Every version, newest first."""
+        return tuple(self.get(version.version) for version in reversed(self.versions))
+
+    def set_alias(self, alias: str, version: int) -> None:
+        """Point `alias` at `version`."""
+        self.aliases[alias] = self.get(version).version
+
+    def delete_alias(self, alias: str) -> None:
+        """Remove `alias`."""
+        self.aliases.pop(alias, None)
+
+    def fetch(self, version: ModelVersion, cache: Path) -> Path:
+        """A checked copy of the version's folder."""
+        source = Path(version.source)
+        if _digest(source) != self.runs[version.run_id]["digest"]:
+            raise Permanent(f"The model file of version {version.version} is not the one that was registered.")
+        copy = cache / version.run_id
+        if not copy.exists():
+            shutil.copytree(source, copy)
+        return copy
+
+
+def _digest(folder: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256((folder / "MLmodel").read_bytes()).hexdigest()

@@ -1,0 +1,507 @@
+"""The laptop's control loop on a written log, with a clock of its own: its decisions, and that a kill changes none.
+
+`World` plays the parts around it: Envoy writes lines by the ledger's weight, the supervisor ticks and says what is
+applied. Time only passes between ticks, so an interrupted run can be compared with one that was not, event by event.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import MemoryStore, log_line
+
+from tidegate.core.assignment import assigned_arm
+from tidegate.core.config import Rollout
+from tidegate.core.errors import Conflict
+from tidegate.registry.ledger import Draft, Event, Ledger
+from tidegate.registry.state import RolloutState, deciding, fold, start
+from tidegate.rollouts.block_lines import from_lines
+from tidegate.rollouts.drivers.local import LocalDriver
+from tidegate.rollouts.judge import judge
+from tidegate.rollouts.loop import Health, RolloutLoop, exposure, read_checkpoint
+from tidegate.rollouts.plan import RolloutPlan
+from tidegate.rollouts.planning import make_plan
+from tidegate.serving.gateway.access_log import parse_record, rotated_path
+
+# Wide lines, so that some dozen canary users decide.
+GUARDRAIL = {"metric": "error_rate", "harm": {"ratio": 1.1, "margin": 0.02}, "safe": {"ratio": 1.5, "margin": 0.15}}
+WELL = Health(stable_ready=True, canary_alive=True, canary_ready=True)
+TICK = 0.5
+Answer = Callable[[int, str], dict[str, Any]]
+
+
+def fine(_number: int, _arm: str) -> dict[str, Any]:
+    return {}
+
+
+def bad(number: int, arm: str) -> dict[str, Any]:
+    """The canary fails every fourth request."""
+    return {"status": 500} if arm == "canary" and number % 4 == 0 else {}
+
+
+class Killed(BaseException):
+    """`kill -9`: nothing of ours may catch it."""
+
+
+@cache
+def plan_of(section: str) -> RolloutPlan:
+    """The plan of a `rollout` section, as JSON; forecasts take their time."""
+    rollout = Rollout.model_validate(json.loads(section))
+    return make_plan(rollout, rollout_id="o-1", block_seconds=1, units_per_minute=14_400, error_rate=0.01)
+
+
+class World:
+    """One rollout with users, a gateway and a supervisor."""
+
+    def __init__(self, folder: Path, *, answer: Answer = fine, users: int = 40, **rollout: Any) -> None:
+        self.now = 1_800_000_000.0
+        self.log, self.store = folder / "access.jsonl", MemoryStore()
+        self.answer, self.users, self.health = answer, users, WELL
+        self.said: list[str] = []
+        self.number = self.weight = 0
+        self.loop: RolloutLoop | None = None
+        ledger = self.ledger
+        for release, version in (("r-1", 1), ("r-2", 2)):
+            data = {"release": release, "version": version, "run_id": "x"}
+            ledger.append(lambda _, data=data: Draft("registered", data))
+        ledger.append(lambda _: Draft("deployed", {"release": "r-1"}))
+        section = {"guardrails": [GUARDRAIL], "steps": [20, 50], "step": {"min": "3s", "max": "1h"}} | rollout
+        self.plan = plan_of(json.dumps(section))
+        ledger.append(deciding(start("r-2", self.plan.to_dict(), 60.0, by_hand=False)))
+
+    @property
+    def ledger(self) -> Ledger:
+        """A reader of its own each time, as another process has it."""
+        return Ledger(self.store, "demand.local", lambda: datetime.fromtimestamp(self.now, UTC))
+
+    @property
+    def rollout(self) -> RolloutState:
+        found = fold(self.ledger.events()).rollout
+        assert found is not None
+        return found
+
+    @property
+    def driver(self) -> LocalDriver:
+        return LocalDriver(self.ledger, self.store, 60.0)
+
+    @property
+    def events(self) -> list[Event]:
+        """What happened since the start of the rollout."""
+        return list(self.ledger.events()[4:])
+
+    @property
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.events]
+
+    @property
+    def units(self) -> dict[str, int]:
+        document = read_checkpoint(self.store, "o-1")
+        assert document is not None
+        units: dict[str, int] = document["verdict"]["units"]
+        return units
+
+    def restart(self) -> None:
+        """Forget everything that is not in a file."""
+        self.loop = None
+
+    def tick(self) -> None:
+        """One round of the supervisor, as pipelines/stack.py goes it."""
+        if self.rollout.open:
+            if self.loop is None:
+                self.loop = RolloutLoop(self.rollout, self.ledger, self.store, self.log, lambda: self.now)
+            self.said += self.loop.tick(self.rollout, self.health)
+            self.weight = self.rollout.weight if self.rollout.open else 0
+            self.loop.applied(self.weight)
+
+    def traffic(self, seconds: float = TICK) -> None:
+        """Let new users come, each with two requests, while the time passes."""
+        count = int(self.users * seconds / TICK)
+        lines = []
+        for index in range(count):
+            self.number += 1
+            when = self.now + seconds * index / max(count, 1)
+            lines += [self.line(f"user-{self.number}", when + extra) for extra in (0, seconds / (2 * count))]
+        self.write(*lines)
+        self.now += seconds
+
+    def line(self, unit: str, when: float, **changes: Any) -> bytes:
+        """A request by the gateway's rule at the weight of now."""
+        arm = assigned_arm("o-1", unit, self.weight)
+        release = {"stable": "r-1", "canary": "r-2"}[arm]
+        fields = {"cluster": f"{arm}/{release}/127.0.0.1:8500", "route": f"split/o-1/{self.weight}"}
+        return log_line(at=when, unit=unit, **{**fields, **self.answer(self.number, arm), **changes})
+
+    def write(self, *lines: bytes) -> None:
+        with self.log.open("ab") as file:
+            file.write(b"".join(lines))
+
+    def run(self, ticks: int = 120) -> list[str]:
+        """Go on until the rollout is decided or held; give the kinds of its events."""
+        for _ in range(ticks):
+            self.tick()
+            if self.rollout.state != "running":
+                break
+            self.traffic()
+        return self.kinds
+
+
+def test_a_good_canary_climbs_its_steps_and_is_promoted(tmp_path: Path) -> None:
+    """One event for each step, with users and reasons; the loser stays warm as long as the plan of the start said."""
+    world = World(tmp_path)
+    assert world.run() == ["step_passed", "promoted"]
+    passed, promoted = world.events
+    assert (passed.data["step"], promoted.data["keep"], promoted.actor) == (1, 60.0, "judge")
+    assert promoted.data["units"]["canary"] > passed.data["units"]["canary"] > 0
+    assert promoted.data["verdict"]["decision"] == "promote"
+    assert fold(world.ledger.events()).champion == "r-2"
+    assert all("o-1" in line for line in world.said)
+
+
+def test_a_failing_canary_is_rolled_back_with_its_reason(tmp_path: Path) -> None:
+    """The champion stays, and the reason can be quoted."""
+    world = World(tmp_path, answer=bad)
+    assert world.run() == ["rolled_back"]
+    assert "The canary fails 31 %" in world.events[0].data["reasons"][0]
+    assert (fold(world.ledger.events()).champion, world.rollout.weight) == ("r-1", 0)
+
+
+def test_a_canary_that_only_fails_goes_within_one_block(tmp_path: Path) -> None:
+    """Whatever the statistics say, and before `step.min`."""
+    world = World(tmp_path, answer=lambda _, arm: {"status": 503} if arm == "canary" else {})
+    assert world.run() == ["rolled_back"]
+    assert "All " in world.events[0].data["reasons"][0]
+    # One block of a second, and the grace for late lines.
+    assert world.rollout.results[0].seconds <= 1 + 1.5 + 2 * TICK
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, World]:
+    """The same two rollouts without a kill, and how often each wrote to its store."""
+    worlds = {}
+    for name, answer in (("good", fine), ("bad", bad)):
+        world = worlds[name] = World(tmp_path_factory.mktemp(name), answer=answer)
+        world.writes = 0  # type: ignore[attr-defined]  # only here
+
+        def count(when: str, world: Any = world) -> None:
+            world.writes += when == "before"
+
+        world.store.on_write = count
+        world.run()
+    return worlds
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("name", ["good", "bad"])
+def test_a_kill_at_any_write_changes_no_event(
+    undisturbed: dict[str, Any], tmp_path: Path, name: str, when: str
+) -> None:
+    """Before or after each single write of users, blocks, checkpoint and ledger: the same events, none twice."""
+    expected = undisturbed[name]
+    for number in range(expected.writes):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        world = World(folder, answer=expected.answer)
+        left = [number]
+
+        def kill(moment: str, left: list[int] = left) -> None:
+            if moment == when:
+                left[0] -= 1
+                if left[0] == -1:
+                    raise Killed
+
+        world.store.on_write = kill
+        with pytest.raises(Killed):
+            world.run()
+        world.restart()
+        world.run()
+        assert [event.to_json() for event in world.events] == [event.to_json() for event in expected.events], number
+
+
+@pytest.mark.parametrize("name", ["good", "bad"])
+@pytest.mark.parametrize("away", [0.0, 4.2])
+def test_a_restart_after_any_tick_comes_to_the_same_verdict(
+    undisturbed: dict[str, World], tmp_path: Path, name: str, away: float
+) -> None:
+    """At once, or after seconds in which Envoy went on alone: the same kinds of events, each once."""
+    expected = undisturbed[name]
+    for killed_after in range(1, 14, 3 if away else 1):
+        folder = tmp_path / str(killed_after)
+        folder.mkdir()
+        world = World(folder, answer=expected.answer)
+        world.run(killed_after)
+        world.restart()
+        if away:
+            world.traffic(away)
+        assert world.run() == expected.kinds, killed_after
+
+
+def test_a_supervisor_killed_at_every_tick_still_decides(undisturbed: dict[str, World], tmp_path: Path) -> None:
+    """Nothing lives in memory that matters."""
+    world = World(tmp_path)
+    for _ in range(120):
+        world.run(1)
+        world.restart()
+        if not world.rollout.open:
+            break
+    assert [event.to_json() for event in world.events] == [one.to_json() for one in undisturbed["good"].events]
+
+
+def test_users_count_once_also_across_a_restart(tmp_path: Path) -> None:
+    """The same hundred users come back every second, fail later, and change nothing."""
+    world = World(tmp_path, users=0)
+    world.tick()
+    for second in range(8):
+        for index in range(100):
+            world.write(world.line(f"regular-{index}", world.now + index / 200, status=500 if second > 2 else 200))
+        world.traffic(1.0)
+        world.tick()
+        world.restart()
+    assert sum(world.units.values()) == 100
+    assert world.kinds == []
+
+
+def test_rotation_of_the_log_loses_and_repeats_nothing(undisturbed: dict[str, World], tmp_path: Path) -> None:
+    """Envoy's file is renamed every few ticks, with a restart in between."""
+    world = World(tmp_path)
+    for number in range(1, 60):
+        world.run(2)
+        if not world.rollout.open:
+            break
+        world.log.rename(rotated_path(world.log, number))
+        if number % 2:
+            world.restart()
+    assert [event.to_json() for event in world.events] == [one.to_json() for one in undisturbed["good"].events]
+
+
+def test_what_came_before_the_rollout_is_not_read(tmp_path: Path) -> None:
+    """Old lines, even of a rollout of that name, are no evidence."""
+    world = World(tmp_path)
+    world.weight = 20
+    for index in range(500):
+        world.write(world.line(f"before-{index}", world.now - 60, status=500))
+    world.tick()
+    world.traffic(3.0)
+    world.tick()
+    assert sum(world.units.values()) < 500
+    assert world.run() == ["step_passed", "promoted"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        {"route": "forced/o-1/20", "status": 500},
+        {"route": "rest/o-1/20", "status": 500},
+        {"route": "split/o-0/20", "status": 500},
+        {"route": "split/o-1/0", "status": 500},
+        {"status": 401, "details": "missing_api_key", "upstream": None},
+        {"status": 429, "flags": "RL", "details": "local_rate_limited", "upstream": None},
+        {"status": 500, "details": "lua_error", "upstream": None},
+        {"status": 0, "flags": "DC", "details": "downstream_remote_disconnect", "upstream": None},
+    ],
+)
+def test_what_no_arm_was_asked_for_is_no_evidence(tmp_path: Path, lines: dict[str, Any]) -> None:
+    """Forced routes, documentation, other rollouts, weight 0, and what the gateway answered by itself."""
+    world = World(tmp_path, users=0)
+    world.tick()
+    for index in range(300):
+        world.write(world.line(f"user-{index}", world.now + index / 400, **lines))
+    world.traffic(4.0)
+    world.tick()
+    assert (world.kinds, sum(world.units.values())) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "failed", "reached"),
+    [
+        ({}, False, True),
+        ({"status": 422}, False, True),
+        ({"status": 500}, True, True),
+        ({"status": 503, "flags": "UF", "details": "upstream_reset", "upstream_us": None}, True, True),
+        ({"status": 504, "flags": "UT", "details": "response_timeout", "upstream_us": None}, True, True),
+        ({"status": 200, "flags": "UC"}, True, True),
+        ({"status": 0, "flags": "DC", "details": "downstream_remote_disconnect"}, False, True),
+        ({"status": 413, "details": "request_payload_too_large", "upstream": None}, False, False),
+    ],
+)
+def test_the_judge_holds_against_an_arm_what_the_log_does(changes: dict[str, Any], failed: bool, reached: bool) -> None:
+    """Half an answer is a failure, a client that left is none: the same as in the baseline of the plan."""
+    record = parse_record(log_line(cluster="canary/r-2/127.0.0.1:8500", route="split/o-1/20", **changes))
+    seen = exposure(record)
+    assert (seen.failed, seen.reached) == (failed, reached)
+    assert (record.failed, record.attempted) == (failed, reached)
+
+
+def test_clients_that_leave_do_not_condemn_the_canary(tmp_path: Path) -> None:
+    """A load test that is stopped cuts dozens of requests off at once; that is no hard stop."""
+    left = {"status": 0, "flags": "DC", "details": "downstream_remote_disconnect"}
+    world = World(tmp_path, answer=lambda _, arm: left if arm == "canary" else {})
+    world.run(12)
+    assert "rolled_back" not in world.kinds
+
+
+def test_a_decision_is_not_written_twice(tmp_path: Path) -> None:
+    """A loop that does not know that its event is out finds it in the ledger."""
+    world = World(tmp_path)
+    world.run()
+    before = world.kinds
+    assert world.loop is not None
+    ended = world.rollout
+    open_again = replace(ended, state="running", step=1)
+    for _ in range(5):
+        world.traffic(2.0)
+        assert world.loop.tick(open_again, WELL) == []
+    assert world.kinds == before
+
+
+@pytest.mark.parametrize("answer", [fine, bad])
+def test_what_a_person_ended_is_left_alone(tmp_path: Path, answer: Answer) -> None:
+    """The loop has evidence for its own verdict, but somebody decided first."""
+    world = World(tmp_path, answer=answer)
+    world.tick()
+    stale = world.rollout
+    for _ in range(3):
+        world.traffic(1.0)
+    world.driver.abort("I say so")
+    world.traffic(10.0)
+    assert world.loop is not None
+    assert world.loop.tick(stale, WELL) == []
+    assert world.kinds == ["aborted"]
+    with pytest.raises(Conflict, match="it was aborted"):
+        world.driver.promote(full=True, reason="too late")
+
+
+def test_a_step_that_a_person_passed_is_judged_anew(tmp_path: Path) -> None:
+    """The judge follows to the new weight, and its old verdict does not pass the next step."""
+    world = World(tmp_path)
+    world.run(2)
+    assert world.driver.promote(full=False, reason="looks good").weight == 50
+    assert world.run() == ["step_passed", "promoted"]
+    assert [one.actor == "judge" for one in world.events] == [False, True]
+    assert world.rollout.results[1].seconds >= 3
+
+
+@pytest.mark.parametrize("broken", ["not ready", "failing"])
+@pytest.mark.parametrize("answer", [fine, bad])
+def test_without_a_healthy_control_nothing_is_proven(tmp_path: Path, broken: str, answer: Answer) -> None:
+    """While the stable arm is down a canary is neither better nor worse than anything; afterwards it is judged."""
+    world = World(tmp_path, answer=answer)
+    if broken == "not ready":
+        world.health = replace(WELL, stable_ready=False)
+    else:
+        world.answer = lambda number, arm: {"status": 503} if arm == "stable" else answer(number, arm)
+    assert world.run(24) == []
+    assert world.units == {"stable": 0, "canary": 0}
+    world.health, world.answer = WELL, answer
+    assert world.run() == (["step_passed", "promoted"] if answer is fine else ["rolled_back"])
+
+
+@pytest.mark.parametrize(
+    ("action", "kinds", "state"),
+    [
+        ("hold", ["held"], "held"),
+        ("rollback", ["inconclusive"], "inconclusive"),
+        ("promote", ["step_passed", "promoted"], "promoted"),
+    ],
+)
+def test_too_few_users_end_as_the_config_says(tmp_path: Path, action: str, kinds: list[str], state: str) -> None:
+    """After `step.max` without an answer; a hold is written once and keeps the split."""
+    world = World(tmp_path, users=3, step={"min": "3s", "max": "6s", "on_inconclusive": action})
+    assert world.run() == kinds
+    for _ in range(10):
+        world.tick()
+        world.traffic()
+    assert (world.kinds, world.rollout.state) == (kinds, state)
+    assert "gave evidence for neither answer" in world.events[0].data["reasons"][0]
+    assert world.rollout.weight == {"held": 20, "inconclusive": 0, "promoted": 100}[state]
+
+
+def test_a_held_rollout_survives_a_restart_and_obeys_the_person(tmp_path: Path) -> None:
+    """It is not held twice, and goes on after `promote`."""
+    world = World(tmp_path, users=3, step={"min": "3s", "max": "6s", "on_inconclusive": "hold"})
+    world.run()
+    world.restart()
+    for _ in range(6):
+        world.tick()
+        world.traffic()
+    assert world.kinds == ["held"]
+    world.driver.promote(full=False, reason="I looked")
+    assert world.rollout.state == "running"
+    world.users = 40
+    assert world.run() == ["held", "step_passed", "promoted"]
+
+
+def test_a_held_canary_that_turns_bad_is_rolled_back(tmp_path: Path) -> None:
+    """Nobody has to be awake for that."""
+    world = World(tmp_path, users=3, step={"min": "3s", "max": "6s", "on_inconclusive": "hold"})
+    world.run()
+    world.users, world.answer = 40, bad
+    for _ in range(30):
+        world.tick()
+        world.traffic()
+    assert world.kinds == ["held", "rolled_back"]
+
+
+@pytest.mark.parametrize(
+    ("health", "reason"),
+    [
+        (Health(stable_ready=True, canary_alive=False, canary_ready=False), "process died"),
+        (Health(stable_ready=True, canary_alive=True, canary_ready=False), "readiness check"),
+    ],
+)
+def test_a_canary_that_served_and_is_gone_is_rolled_back_at_once(tmp_path: Path, health: Health, reason: str) -> None:
+    """Without waiting for a block; and it is not to be started again."""
+    world = World(tmp_path)
+    world.run(4)
+    assert world.loop is not None
+    assert world.loop.lost("r-2")
+    assert not world.loop.lost("r-1")
+    world.health = health
+    world.tick()
+    assert world.kinds == ["rolled_back"]
+    assert reason in world.events[0].data["reasons"][0]
+    assert world.rollout.results[0].units.keys() == {"stable", "canary"}
+
+
+def test_a_canary_may_take_its_time_to_load_but_not_forever(tmp_path: Path) -> None:
+    """A minute is fine, two are not; meanwhile it is no `lost` one."""
+    world = World(tmp_path)
+    world.health = Health(stable_ready=True, canary_alive=False, canary_ready=False)
+    world.tick()
+    world.now += 60
+    world.tick()
+    assert world.loop is not None
+    assert (world.kinds, world.loop.lost("r-2")) == ([], False)
+    world.now += 60
+    world.tick()
+    assert world.kinds == ["rolled_back"]
+    assert "did not become ready" in world.events[0].data["reasons"][0]
+
+
+def test_the_log_is_kept_from_where_the_checkpoint_reads(tmp_path: Path) -> None:
+    """What a restart would read again must not be deleted before."""
+    world = World(tmp_path)
+    world.tick()
+    assert world.loop is not None
+    world.traffic()
+    before = world.loop.position
+    world.tick()
+    assert world.loop.position == before
+    world.traffic(4.0)
+    world.tick()
+    assert world.loop.position > before
+
+
+def test_the_blocks_that_decided_are_kept(tmp_path: Path) -> None:
+    """They replay to the same totals."""
+    world = World(tmp_path)
+    world.run()
+    paths = world.store.list("rollouts/o-1/blocks")
+    lines = [json.loads(line) for path in paths for line in world.store.read(path).splitlines()]
+    assert judge(world.plan, from_lines(lines)["o-1"]).to_dict() == world.events[-1].data["verdict"]
