@@ -46,10 +46,11 @@ class StoreError(TidegateError):
 def open_store(url: str) -> Store:
     """Open `url`: a path, `file://...`, or an address that fsspec knows (`s3://bucket/prefix`)."""
     scheme = urlsplit(url).scheme
-    if scheme in {"", "file"} or len(scheme) == 1:
+    # fsspec's own `local` file system would let two writers win.
+    if scheme in {"", "file", "local"} or len(scheme) == 1:
         from tidegate.core.store.local import LocalStore
 
-        return LocalStore(Path(url.removeprefix("file://")))
+        return LocalStore(Path(url.removeprefix("file://").removeprefix("local://")))
     from tidegate.core.store.bucket import BucketStore
 
     return BucketStore(url)
