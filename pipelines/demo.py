@@ -41,7 +41,7 @@ _ROLLOUT = """\
 """
 
 _BAD_HOOK = '''\
-"""A lookup was added behind the model. On the holdout it looks fine; in production it is slow, and it fails."""
+"""A lookup behind the model. On the holdout it looks fine; in production it is slow, and it fails."""
 
 import time
 
@@ -54,6 +54,16 @@ def respond(predictions):
     if CALLS["count"] > 500 and CALLS["count"] % 12 == 0:
         raise TimeoutError("the lookup did not answer")
     return predictions
+'''
+
+_GOOD_HOOK = '''\
+"""The same lookup, from a table in memory."""
+
+NAMES = {digit: digit for digit in range(10)}
+
+
+def respond(predictions):
+    return [NAMES[digit] for digit in predictions]
 '''
 
 
@@ -78,10 +88,10 @@ class Demo:
             self._edit("max_iter: 40", "max_iter: 50")
             self._hook(_BAD_HOOK)
             self._chapter("slow and failing", self._ship())
-            self._say("5  A better challenger.")
+            self._say("5  The lookup is mended and the model trained a little longer.")
             self._edit("max_iter: 50", "max_iter: 60")
-            self._hook(None)
-            self._chapter("better", self._ship())
+            self._hook(_GOOD_HOOK)
+            self._chapter("mended", self._ship())
             self._say("6  Where did one prediction come from?")
             traced = self._trace()
         return {
@@ -121,14 +131,10 @@ class Demo:
             raise TidegateError(f"The demo's config has no {before!r}.", "Please report this.")
         path.write_text(text.replace(before, after), encoding="utf-8")
 
-    def _hook(self, source: str | None) -> None:
-        file, line = self.root / "lookup.py", "  code: lookup.py\n"
-        if source is None:
-            self._edit(line, "")
-            file.unlink()
-        else:
-            self._edit("  runtime: onnx\n", f"  runtime: onnx\n{line}")
-            file.write_text(source, encoding="utf-8")
+    def _hook(self, source: str) -> None:
+        if "  code: lookup.py\n" not in (self.root / "tidegate.yaml").read_text(encoding="utf-8"):
+            self._edit("  runtime: onnx\n", "  runtime: onnx\n  code: lookup.py\n")
+        (self.root / "lookup.py").write_text(source, encoding="utf-8")
 
     def _commit(self, subject: str) -> None:
         who = ["-c", "user.name=demo", "-c", "user.email=demo@localhost"]

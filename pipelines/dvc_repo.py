@@ -478,11 +478,21 @@ def _bring_up_to_date(
         stage.run()
         how = "unchanged"
     else:
+        _require_deps(stage)
         how = _produce(stage, function or (lambda: _run_command(stage, environ)), progress)
         stage.save()
         stage.commit()
     stage.dump(update_pipeline=False)
     return StageOutcome(name, changed=how != "unchanged", how=how, seconds=time.monotonic() - started)
+
+
+def _require_deps(stage: Any) -> None:
+    """Refuse a stage whose code or data is gone, before its old outputs are removed."""
+    if missing := [_shown(one) for one in stage.deps if not one.exists]:
+        raise UsageError(
+            f"The stage {stage.name} of dvc.yaml depends on {missing[0]}, which does not exist.",
+            "Bring the file back, or take it out of the stage's deps.",
+        )
 
 
 def _record_source(stage: Any, progress: Progress) -> None:

@@ -262,6 +262,17 @@ def test_a_missing_data_file_is_named_with_the_command_that_fetches_it(root: Pat
     assert "tidegate data pull" in caught.value.hint
 
 
+def test_a_missing_dependency_is_named_and_the_old_outputs_stay(root: Path) -> None:
+    """Code that was deleted stops the stage before anything is removed."""
+    dvc_repo.run_stages(root, work(root), Silent())
+    (root / "dvc.yaml").write_text(
+        STAGES.replace("out/contract.txt]\n    params", "out/contract.txt, gone.py]\n    params")
+    )
+    with pytest.raises(UsageError, match=r"train of dvc\.yaml depends on gone\.py"):
+        dvc_repo.run_stages(root, work(root), Silent())
+    assert (root / "out" / "model").exists()
+
+
 def test_a_corrupted_object_is_found_although_dvc_believes_it(root: Path) -> None:
     """`dvc status` stays clean; our own hash does not."""
     corrupt_object(root, "data/x.csv", "a,b\n9,9\n")
