@@ -24,8 +24,8 @@ def _group() -> None:
 
 @app.command()
 def traffic(
-    rps: Annotated[float, typer.Option(help="Requests a second.", min=0.1, max=5000)] = 20,
-    users: Annotated[float, typer.Option(help="New users a minute; they come back.", min=0.1)] = 600,
+    rps: Annotated[float, typer.Option(help="Requests a second.", min=0.1, max=5000)] = 200,
+    users: Annotated[float, typer.Option(help="New users a minute; they come back.", min=0.1)] = 9000,
     duration: Annotated[str | None, typer.Option("--for", help="How long: 30s, 5m; default: until Ctrl-C.")] = None,
 ) -> None:
     """Send steady load from the holdout to the local gateway: new users keep coming, and come back."""
