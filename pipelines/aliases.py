@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tidegate.core.errors import TidegateError
 from tidegate.pipelines.environment import Environment
+from tidegate.registry.state import State
 
 if TYPE_CHECKING:
     from tidegate.core.progress import Progress
@@ -17,20 +19,50 @@ def names(env: str) -> tuple[str, str]:
     return f"{prefix}champion", f"{prefix}challenger"
 
 
+def key(state: State) -> str:
+    """What the aliases should say, as one word: it is kept in a file once MLflow says it too."""
+    return f"{state.champion} {state.challenger}"
+
+
+def told(environment: Environment) -> str:
+    """The `key` that MLflow was last told, empty if it never was."""
+    try:
+        return _file(environment).read_text()
+    except OSError:
+        return ""
+
+
 def sync(environment: Environment, progress: Progress) -> None:
     """Point the aliases at what the ledger says; MLflow being down is said, and mended by the next call."""
     state = environment.state()
+    try:
+        while True:
+            _point(environment, state)
+            before, state = state, environment.state()
+            # Two who do this at once must both end with the newest state.
+            if key(before) == key(state):
+                break
+        file = _file(environment)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(key(state))
+    except (TidegateError, OSError) as error:
+        why = error.message if isinstance(error, TidegateError) else str(error)
+        progress.note(f"MLflow's aliases could not be moved: {why} The ledger is right; they follow later.")
+
+
+def _point(environment: Environment, state: State) -> None:
     wanted = {
         alias: state.versions.get(release) if release else None
         for alias, release in zip(names(environment.project.env), (state.champion, state.challenger), strict=True)
     }
-    try:
-        registry = environment.registry
-        current = {alias: version.version for version in registry.list() for alias in version.aliases}
-        for alias, version in wanted.items():
-            if version is not None and current.get(alias) != version:
-                registry.set_alias(alias, version)
-            if version is None and alias in current:
-                registry.delete_alias(alias)
-    except TidegateError as error:
-        progress.note(f"MLflow's aliases could not be moved: {error.message} The ledger is right; they follow later.")
+    registry = environment.registry
+    current = {alias: version.version for version in registry.list() for alias in version.aliases}
+    for alias, version in wanted.items():
+        if version is not None and current.get(alias) != version:
+            registry.set_alias(alias, version)
+        if version is None and alias in current:
+            registry.delete_alias(alias)
+
+
+def _file(environment: Environment) -> Path:
+    return environment.run_dir / "aliases"

@@ -20,7 +20,7 @@ from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any
 
-from tidegate.core.errors import TidegateError
+from tidegate.core.errors import Temporary, TidegateError
 
 Answer = Callable[[], Mapping[str, Any]]
 
@@ -59,17 +59,22 @@ def serve(path: Path, answers: Mapping[str, Answer]) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def ask(path: Path, name: str, timeout: float = 5.0) -> dict[str, Any]:
+def ask(path: Path, name: str, timeout: float = 10.0) -> dict[str, Any]:
     """Ask the running `up`; seconds until it counts as hung.
 
     Raises:
         NotRunning: nobody listens.
+        Temporary: it listens and does not answer.
     """
     connection = _Connection(path, timeout)
     try:
         connection.request("GET", f"/{name}")
         response = connection.getresponse()
         document: dict[str, Any] = json.loads(response.read())
+    except TimeoutError as error:
+        raise Temporary(
+            f"The stack did not answer within {timeout:g} seconds.", "The machine may be overloaded: try again."
+        ) from error
     except (OSError, HTTPException, ValueError) as error:
         raise NotRunning("The stack is not running.", "`tidegate up -d` starts it.") from error
     finally:

@@ -43,31 +43,34 @@ def _is_warm(retired: Retired | None, now: datetime) -> bool:
     return now < datetime.fromisoformat(retired.at) + timedelta(seconds=retired.keep)
 
 
-def routing(asked: Wanted, running: Mapping[str, Running], current: str | None) -> GatewayState:
+def routing(asked: Wanted, running: Mapping[str, Running], current: GatewayState) -> GatewayState:
     """Split traffic between what runs.
 
     Args:
         asked: what the ledger asks for.
         running: living revisions by release.
-        current: the release that answers as stable now. It goes on until the wanted one is ready, so that
-            a change of champion drops no request.
+        current: how it is split now. What answers as stable goes on until the wanted one is ready, so that a
+            change of champion drops no request.
     """
-    stable = _stable(asked, running, current)
+    stable = _stable(asked, running, current.stable)
     if stable is None:
         return GatewayState(None)
     canary = running.get(asked.canary) if asked.canary else None
     if canary is None or not canary.ready:
-        return GatewayState(_upstream(stable), rollout=asked.rollout)
-    return GatewayState(_upstream(stable), _upstream(canary), rollout=asked.rollout, weight=asked.weight)
+        return GatewayState(stable, rollout=asked.rollout)
+    return GatewayState(stable, _upstream(canary), rollout=asked.rollout, weight=asked.weight)
 
 
-def _stable(asked: Wanted, running: Mapping[str, Running], current: str | None) -> Running | None:
+def _stable(asked: Wanted, running: Mapping[str, Running], current: Upstream | None) -> Upstream | None:
     target = running.get(asked.stable) if asked.stable else None
-    if (target is None or not target.ready) and current is not None and current != asked.stable:
-        before = running.get(current)
-        if before is not None and before.ready:
-            return before
-    return target
+    before = running.get(current.release) if current else None
+    for one in (target, before):
+        if one is not None and one.ready:
+            return _upstream(one)
+    if target is not None:
+        return _upstream(target)
+    # It died and is about to be started again; meanwhile the users of the canary are still answered.
+    return current if current is not None and current.release == asked.stable else None
 
 
 def _upstream(one: Running) -> Upstream:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tidegate.pipelines.environment import Environment
-    from tidegate.pipelines.stack import Stack
+    from tidegate.pipelines.supervisor import Stack
 
 # Envoy, one Bento process and their imports, on a slow machine.
 _START_SECONDS = 90.0
@@ -111,7 +111,7 @@ def _log_files(environment: Environment) -> dict[str, Path]:
 
 
 def _foreground(environment: Environment) -> None:
-    from tidegate.pipelines.stack import Stack
+    from tidegate.pipelines.supervisor import Stack
 
     t = terminal()
     stack = Stack(environment, t.progress.note)

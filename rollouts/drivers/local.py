@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from tidegate.core.errors import Conflict
 from tidegate.core.store import Store
-from tidegate.registry.ledger import Draft, Event, Ledger
-from tidegate.registry.state import RolloutState, State, deciding, fold, on_open, start
+from tidegate.registry.ledger import Decide, Draft, Event, Ledger
+from tidegate.registry.state import Decision, RolloutState, State, deciding, fold, on_open, start
 from tidegate.rollouts.loop import read_checkpoint
 from tidegate.rollouts.plan import RolloutPlan
 
@@ -27,14 +27,15 @@ class LocalDriver:
         self._ledger, self._store, self._keep = ledger, store, keep_previous
 
     def start(self, release: str, plan: RolloutPlan, *, by_hand: bool, replace: bool) -> RolloutState:
-        """Write that the rollout begins; `replace` ends a running one first.
+        """Write that the rollout begins; `replace` ends a running one first, if the new one may begin.
 
         Raises:
             Conflict: one runs already, there is no champion, or rollouts are frozen.
         """
+        begin = start(release, plan.to_dict(), self._keep, by_hand=by_hand)
         if replace:
-            self._ledger.append(_replaced)
-        self._ledger.append(deciding(start(release, plan.to_dict(), self._keep, by_hand=by_hand)))
+            self._ledger.append(_replaced(begin))
+        self._ledger.append(deciding(begin))
         return self._newest()
 
     def status(self, rollout: str | None = None) -> dict[str, Any]:
@@ -74,16 +75,22 @@ class LocalDriver:
         """Pass the running step, or the whole rollout with `full`.
 
         Raises:
-            Conflict: no rollout runs (any more); says what happened to it.
+            Conflict: no rollout runs (any more), or it has left the step; says what happened to it.
         """
+        seen = self._seen()
 
         def draft(_: State, current: RolloutState) -> Draft:
+            if not full and seen is not None and current.step != seen.step:
+                raise Conflict(
+                    f"Rollout {current.id} went on to {current.weight} % meanwhile.",
+                    "`tidegate events` shows who decided; promote again to pass this step too.",
+                )
             data = {"rollout": current.id, "reasons": [reason], "units": self._units(current.id)}
             if full or current.step + 1 == len(current.steps):
                 return Draft("promoted", {**data, "keep": current.keep})
             return Draft("step_passed", {**data, "step": current.step + 1})
 
-        self._ledger.append(deciding(on_open(self._open_id(), draft)))
+        self._ledger.append(deciding(on_open(seen.id if seen else None, draft)))
         return self._newest()
 
     def abort(self, reason: str) -> RolloutState:
@@ -92,17 +99,17 @@ class LocalDriver:
         Raises:
             Conflict: no rollout runs (any more); says what happened to it.
         """
+        seen = self._seen()
 
         def draft(_: State, current: RolloutState) -> Draft:
             return Draft("aborted", {"rollout": current.id, "reasons": [reason], "units": self._units(current.id)})
 
-        self._ledger.append(deciding(on_open(self._open_id(), draft)))
+        self._ledger.append(deciding(on_open(seen.id if seen else None, draft)))
         return self._newest()
 
-    def _open_id(self) -> str | None:
-        """The rollout the person is looking at: a later one must not be hit by their answer."""
-        rollout = self._state().rollout
-        return rollout.id if rollout else None
+    def _seen(self) -> RolloutState | None:
+        """The rollout as the person sees it: another step or a later rollout must not be hit by their answer."""
+        return self._state().rollout
 
     def _units(self, rollout: str) -> dict[str, int]:
         units: dict[str, int] = (read_checkpoint(self._store, rollout) or {}).get("verdict", {}).get("units", {})
@@ -118,6 +125,15 @@ class LocalDriver:
         return rollout
 
 
-def _replaced(events: Sequence[Event]) -> Draft | None:
-    current = fold(events).open_rollout
-    return Draft("replaced", {"rollout": current.id, "reasons": ["replaced by a newer one"]}) if current else None
+def _replaced(begin: Decision) -> Decide:
+    """End the running rollout, if there is one and the new one may begin without it."""
+
+    def decide(events: Sequence[Event]) -> Draft | None:
+        state = fold(events)
+        current = state.open_rollout
+        if current is None:
+            return None
+        begin(replace(state, rollouts=state.rollouts[:-1]))
+        return Draft("replaced", {"rollout": current.id, "reasons": ["replaced by a newer one"]})
+
+    return decide

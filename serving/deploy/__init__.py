@@ -45,3 +45,6 @@ class Deployer(Protocol):
 
     def stop(self, release: str) -> None:
         """Let it finish its requests, then end it."""
+
+    def end_unrecorded(self) -> int:
+        """End processes of a killed supervisor that `running` cannot know; returns how many."""

@@ -26,6 +26,8 @@ from tidegate.serving.deploy import Revision, Running
 _PORTS = range(20000, 32000)
 _DRAIN_SECONDS = 10.0
 _READY_TIMEOUT = 0.5
+# In the environment of every process, so that one is known whose supervisor died before it could note the pid.
+_MARK = "TIDEGATE_REVISIONS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +95,11 @@ class LocalDeployer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "TIDEGATE_RELEASE": revision.release},
+                env={**os.environ, "TIDEGATE_RELEASE": revision.release, _MARK: str(self._folder.resolve())},
             )
         identity = asdict(Process.of(child.pid))
+        # It is found by its file from now on; Popen would warn that it still runs.
+        child.returncode = 0
         record = {**identity, "port": port, "release": revision.release, "version": revision.version}
         temporary = self._file(revision.release).with_suffix(".tmp")
         temporary.write_text(json.dumps(record))
@@ -112,8 +116,7 @@ class LocalDeployer:
 
     def running(self) -> tuple[Running, ...]:
         """Every living process."""
-        names = sorted(path.stem for path in self._folder.glob("*.json"))
-        return tuple(found for name in names if (found := self.find(name)) is not None)
+        return tuple(found for name in self._recorded() if (found := self.find(name)) is not None)
 
     def stop(self, release: str) -> None:
         """SIGTERM, requests in flight finish, the file goes last."""
@@ -122,6 +125,26 @@ class LocalDeployer:
             found[0].end(_DRAIN_SECONDS)
         self._file(release).unlink(missing_ok=True)
 
+    def end_unrecorded(self) -> int:
+        """End processes that a supervisor started and was killed before it noted them; returns how many."""
+        import psutil
+
+        recorded = {process.pid for process, _ in filter(None, map(self._process, self._recorded()))}
+        marked: dict[int, int] = {}
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get(_MARK) == str(self._folder.resolve()):
+                    marked[process.pid] = process.ppid()
+        # What a service starts itself belongs to it and ends with it.
+        left = [pid for pid, parent in marked.items() if pid not in recorded and parent not in marked]
+        for pid in left:
+            with contextlib.suppress(psutil.Error):
+                Process.of(pid).end(_DRAIN_SECONDS)
+        return len(left)
+
+    def _recorded(self) -> list[str]:
+        return sorted(path.stem for path in self._folder.glob("*.json"))
+
     def _file(self, release: str) -> Path:
         return self._folder / f"{release}.json"
 
@@ -129,7 +152,7 @@ class LocalDeployer:
         try:
             record = json.loads(self._file(release).read_text())
             process = Process(record["pid"], record["started"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None
         _reap(process.pid)
         return (process, record) if process.alive() else None

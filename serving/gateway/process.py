@@ -95,6 +95,18 @@ class Gateway:
             return None
         return pid if str(self._bootstrap) in command_line(pid) else None
 
+    def claim(self) -> None:
+        """Note the pid of an Envoy of ours whose supervisor was killed before it could."""
+        import psutil
+
+        if self.pid is not None:
+            return
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                arguments = process.cmdline()
+                if "--disable-hot-restart" in arguments and str(self._bootstrap) in arguments:
+                    replace(self.folder / "envoy.pid", str(process.pid))
+
     def ready(self) -> bool:
         """Return whether Envoy runs and serves."""
         return self.pid is not None and self._is_live()
@@ -110,6 +122,7 @@ class Gateway:
         Raises:
             TidegateError: no usable Envoy, the port is taken, or Envoy refuses the documents.
         """
+        self.claim()
         same = self._bootstrap.exists() and self._bootstrap.read_text() == self._bootstrap_text()
         if same and self.ready():
             self.apply(state)
