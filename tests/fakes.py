@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.core.artifacts import ModelVersion, RunRef
-from tidegate.core.errors import Permanent, UsageError
+from tidegate.core.errors import Conflict, Permanent, UsageError
 from tidegate.registry import RunSource, TrainedModel
+from tidegate.registry.state import RolloutState, RolloutWord
+from tidegate.rollouts.plan import RolloutPlan
 from tidegate.serving.deploy import Revision, Running
 
 
@@ -112,9 +114,84 @@ class FakeDeployer:
         """End it."""
         self.alive.pop(release, None)
 
+    def end_unrecorded(self) -> int:
+        """There are none."""
+        return 0
+
     def kill(self, release: str) -> None:
         """What kill -9 does."""
         del self.alive[release]
+
+
+class FakeDriver:
+    """Rollouts in a list, moved on by nobody but a person."""
+
+    def __init__(self, champion: str | None, versions: Mapping[str, int]) -> None:
+        self.champion, self.versions, self.frozen = champion, dict(versions), ""
+        self.rollouts: list[RolloutState] = []
+
+    def start(self, release: str, plan: RolloutPlan, *, by_hand: bool, replace: bool) -> RolloutState:
+        """Begin a rollout."""
+        if self.champion is None or release == self.champion:
+            raise Conflict(f"There is no champion that {release} could be compared with.")
+        if self.frozen and not by_hand:
+            raise Conflict(f"Rollouts are frozen: {self.frozen}")
+        if replace and self.rollouts and self.rollouts[-1].open:
+            self._end("replaced", "replaced by a newer one")
+        if self.rollouts and self.rollouts[-1].open:
+            raise Conflict(f"Rollout {self.rollouts[-1].id} is running.", "`--replace` ends it first.")
+        at = "2026-01-01T00:00:00+00:00"
+        self.rollouts.append(
+            RolloutState(plan.rollout, self.champion, release, plan.to_dict(), plan.steps, at, step_started_at=at)
+        )
+        return self.rollouts[-1]
+
+    def status(self, rollout: str | None = None) -> dict[str, Any]:
+        """Where it stands."""
+        found = next((one for one in reversed(self.rollouts) if rollout in {None, one.id}), None)
+        if found is None:
+            raise Conflict("There is no such rollout.", "`tidegate ship` begins one.")
+        arms = {
+            arm: {"version": self.versions.get(release), "release": release}
+            for arm, release in (("stable", found.stable), ("canary", found.canary))
+        }
+        return {
+            "kind": "rollout",
+            "id": found.id,
+            "state": found.state,
+            "weight": found.weight,
+            "arms": arms,
+            "metrics": [],
+            "srm": {"log_e": 0.0, "ok": True},
+            "forecast_seconds": None,
+            "units": {"stable": 0, "canary": 0},
+            "decision": "continue",
+            "steps": [],
+            "reasons": list(found.reasons),
+        }
+
+    def promote(self, *, full: bool, reason: str) -> RolloutState:
+        """Pass the step, or go to 100 %."""
+        running = self._open()
+        if not full and running.step + 1 < len(running.steps):
+            self.rollouts[-1] = replace(running, step=running.step + 1, state="running")
+            return self.rollouts[-1]
+        self.champion = running.canary
+        return self._end("promoted", reason)
+
+    def abort(self, reason: str) -> RolloutState:
+        """Send every user back."""
+        self._open()
+        return self._end("aborted", reason)
+
+    def _open(self) -> RolloutState:
+        if not self.rollouts or not self.rollouts[-1].open:
+            raise Conflict(f"It is over: {self.rollouts[-1].state}." if self.rollouts else "No rollout is running.")
+        return self.rollouts[-1]
+
+    def _end(self, word: RolloutWord, reason: str) -> RolloutState:
+        self.rollouts[-1] = replace(self.rollouts[-1], state=word, reasons=(reason,))
+        return self.rollouts[-1]
 
 
 class FakeRegistry:
