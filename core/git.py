@@ -59,6 +59,11 @@ def is_repository(root: Path) -> bool:
         return False
 
 
+def toplevel(root: Path) -> Path:
+    """The folder of the working tree that `root` is in."""
+    return Path(git(root, "rev-parse", "--show-toplevel").decode().strip())
+
+
 def head(root: Path) -> str:
     """The commit's full hash, or an empty string before the first commit."""
     try:

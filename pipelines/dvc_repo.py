@@ -379,6 +379,20 @@ def _md5_in_directory(root: Path, path: str) -> str | None:
 # --- stages --------------------------------------------------------------------------------------------------------
 
 
+def bring_in(root: Path, source: Path) -> None:
+    """Give a second working copy at `root` the data that `source` has, through one shared cache.
+
+    Raises:
+        TidegateError: the cache lacks something; the copy's files are there all the same.
+    """
+    with _opened(source) as repo:
+        cache = repo.cache.local_cache_dir
+    with _opened(root) as repo, repo.config.edit("local") as local:
+        local["cache"] = {"dir": str(Path(cache).resolve())}
+    with _opened(root) as repo:
+        repo.checkout(force=True)
+
+
 def run_stages(
     root: Path,
     functions: Mapping[str, Callable[[], None]],

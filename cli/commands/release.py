@@ -47,7 +47,9 @@ def checkout(
     release: ReleaseId,
     to: Annotated[Path | None, typer.Option(help="The new folder; default: beside the project.")] = None,
 ) -> None:
-    """Restore a release's code, config, contract and data pointers in a new folder."""
+    """Restore a release's code, config, contract and data in a new folder; your own files stay as they are."""
+    from tidegate.core.git import is_repository, toplevel
+    from tidegate.pipelines import dvc_repo
     from tidegate.pipelines.environment import environment_for
     from tidegate.registry import releases
 
@@ -56,9 +58,12 @@ def checkout(
     root = t.project.root
     into = (to or root.parent / f"{root.name}-{release}").resolve()
     releases.checkout(environment.store, releases.load(environment.store, release), root, into)
+    project = into / root.relative_to(toplevel(root)) if is_repository(root) else into
+    with t.progress.task("bring in the data"):
+        dvc_repo.bring_in(project, root)
     t.show(
-        {"kind": "checkout", "release": release, "path": str(into)},
-        lambda console: console.print(f"Release {release} is in {into}.\nIts data: cd {into} && dvc checkout"),
+        {"kind": "checkout", "release": release, "path": str(project)},
+        lambda console: console.print(f"Release {release} is in {project}."),
     )
 
 

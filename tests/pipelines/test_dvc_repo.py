@@ -377,3 +377,14 @@ def test_the_working_folder_is_as_before(root: Path) -> None:
         dvc_repo.run_stages(root, {"nothing": lambda: None}, Silent())
     assert Path.cwd() == here
     assert os.environ["DVC_NO_ANALYTICS"] == "1"
+
+
+def test_a_second_working_copy_gets_the_data_from_the_first_ones_cache(root: Path, tmp_path: Path) -> None:
+    """Data and outputs come in without a remote and without a second download."""
+    dvc_repo.run_stages(root, work(root), Silent())
+    commit(root)
+    copy = tmp_path / "copy"
+    subprocess.run(["git", "clone", "--quiet", str(root), str(copy)], check=True)
+    dvc_repo.bring_in(copy, root)
+    assert (copy / "data" / "x.csv").read_text() == (root / "data" / "x.csv").read_text()
+    assert (copy / "out" / "run.txt").exists()
