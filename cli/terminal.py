@@ -134,6 +134,21 @@ def complain(message: str, hint: str = "", problems: tuple[str, ...] = ()) -> No
     print("\n".join(lines), file=sys.stderr, flush=True)  # noqa: T201 - this is where errors are printed
 
 
+def duration(text: str, option: str) -> float:
+    """Seconds of what was typed after `option`.
+
+    Raises:
+        UsageError: it is no duration.
+    """
+    from tidegate.core.errors import UsageError
+    from tidegate.core.units import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}.", f"Half an hour is `{option} 30m`.") from error
+
+
 def to_json(document: object, indent: int | None = None) -> str:
     """Strict JSON of anything a command shows: NaN and infinity are null, paths are text."""
     return json.dumps(_plain(document), indent=indent, ensure_ascii=False, allow_nan=False)

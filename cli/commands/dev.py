@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tidegate.cli.terminal import terminal
+from tidegate.cli.terminal import duration, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tidegate.serving.gateway.state import GatewaySettings
     from tidegate.serving.traffic import TrafficReport
 
 app = typer.Typer(help="Tools for trying things out on this machine.", no_args_is_help=True)
@@ -26,10 +25,9 @@ def _group() -> None:
 def traffic(
     rps: Annotated[float, typer.Option(help="Requests a second.", min=0.1, max=5000)] = 200,
     users: Annotated[float, typer.Option(help="New users a minute; they come back.", min=0.1)] = 9000,
-    duration: Annotated[str | None, typer.Option("--for", help="How long: 30s, 5m; default: until Ctrl-C.")] = None,
+    length: Annotated[str | None, typer.Option("--for", help="How long: 30s, 5m; default: until Ctrl-C.")] = None,
 ) -> None:
     """Send steady load from the holdout to the local gateway: new users keep coming, and come back."""
-    from tidegate.core.units import parse_duration
     from tidegate.pipelines import stack
     from tidegate.pipelines.environment import environment_for
     from tidegate.pipelines.example_request import bodies
@@ -37,6 +35,7 @@ def traffic(
     from tidegate.serving.traffic import TrafficPlan, make_traffic
 
     t = terminal()
+    seconds = None if length is None else duration(length, "--for")
     environment = environment_for(t.project)
     config = t.project.config
     gateway = stack.status(environment)["gateway"]
@@ -46,7 +45,7 @@ def traffic(
         bodies(environment),
         rps=rps,
         users_per_minute=users,
-        seconds=None if duration is None else parse_duration(duration),
+        seconds=seconds,
         unit_header=config.rollout.unit.header,
         headers={"x-api-key": keys[0]} if keys else {},
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tidegate.cli.terminal import terminal
+from tidegate.cli.terminal import duration, terminal
 
 if TYPE_CHECKING:
     from tidegate.registry.ledger import Event
@@ -17,14 +17,13 @@ def events(
     since: Annotated[str | None, typer.Option(help="Only what is newer than this: 30m, 2h, 7d.")] = None,
 ) -> None:
     """Show every decision in the ledger, oldest first, with who took it."""
-    from tidegate.core.units import parse_duration
     from tidegate.pipelines.environment import environment_for
 
     t = terminal()
     past = environment_for(t.project).ledger.events()
     if since is not None:
-        oldest = datetime.now(UTC) - timedelta(seconds=parse_duration(since))
-        past = tuple(event for event in past if event.moment >= oldest)
+        oldest = time.time() - duration(since, "--since")
+        past = tuple(event for event in past if event.moment.timestamp() >= oldest)
     for event in past:
         t.line({"event": event.kind, **event.to_json()}, _text(event))
 

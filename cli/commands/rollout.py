@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tidegate.cli.terminal import terminal
+from tidegate.cli.terminal import duration, terminal
 from tidegate.core.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -85,11 +85,9 @@ def watch(
     timeout: Annotated[str | None, typer.Option(help="Stop watching after this long; the rollout goes on.")] = None,
 ) -> None:
     """Follow the newest rollout until it is decided. Exit code 5: not decided; 6: rolled back."""
-    from tidegate.core.units import parse_duration
-
     t = terminal()
     environment = _environment()
-    deadline = time.monotonic() + parse_duration(timeout) if timeout else None
+    deadline = time.monotonic() + duration(timeout, "--timeout") if timeout else None
     rollout, shown = environment.driver.status()["id"], ""
     while True:
         document = environment.driver.status(rollout)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tidegate.cli.terminal import terminal
+from tidegate.cli.terminal import duration, terminal
 from tidegate.core.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -36,14 +36,13 @@ def ship(
 
     Exit code 3: the gate refused. 5: not decided, or nobody to judge by. 6: rolled back.
     """
-    from tidegate.core.units import parse_duration
     from tidegate.pipelines import flows
     from tidegate.pipelines.environment import environment_for
     from tidegate.registry import releases
 
     t = terminal()
     environment = environment_for(t.project)
-    seconds = parse_duration(timeout)
+    seconds = duration(timeout, "--timeout")
     if release is None:
         shipped = flows.ship(environment, t.progress, wait=not no_wait, timeout=seconds)
     else:

@@ -45,8 +45,9 @@ def down() -> None:
     from tidegate.pipelines.environment import environment_for
 
     t = terminal()
+    environment = environment_for(t.project)
     with t.progress.task("stop"):
-        was_up = stack.down(environment_for(t.project))
+        was_up = stack.down(environment)
     text = "Stopped." if was_up else "Nothing was running."
     t.show({"kind": "down", "was_up": was_up}, lambda console: console.print(text))
 
