@@ -1,0 +1,59 @@
+"""Importing us is cheap: what is heavy is loaded by the function that needs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("api", "cli", "console", "core", "monitors", "pipelines", "registry", "rollouts", "serving")
+# Seconds each; nobody may pay for them by importing a module.
+HEAVY = {
+    *("bentoml", "dvc", "evidently", "great_expectations", "matplotlib", "mlflow", "onnx", "onnxruntime", "pandas"),
+    *("pyarrow", "skl2onnx", "sklearn", "skops"),
+}
+# What the command line loads at every start, before it knows which command runs.
+LIGHT = ("tidegate.api", "tidegate.cli.main", "tidegate.cli.terminal", "tidegate.core.errors", "tidegate.core.project")
+
+
+def modules() -> list[str]:
+    """Every module of ours, by its import name; running `__main__` is not importing."""
+    found = []
+    for folder in FOLDERS:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            if parts[-1] != "__main__":
+                found.append("tidegate." + ".".join(parts).removesuffix(".__init__"))
+    return found
+
+
+def loaded(names: list[str]) -> set[str]:
+    """Top-level packages in a fresh process that imported `names`."""
+    program = "import sys, importlib\n[importlib.import_module(name) for name in sys.argv[1:]]\nprint(*sys.modules)"
+    command = [sys.executable, "-c", program, *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+def test_no_module_of_ours_imports_anything_heavy() -> None:
+    """All of them together, in one process."""
+    found = modules()
+    assert len(found) > 100
+    assert loaded(found) & HEAVY == set()
+
+
+@pytest.mark.parametrize("folder", ["cli", "core", "api", "console"])
+def test_faces_and_core_do_without_numpy_too(folder: str) -> None:
+    """Commands, config and errors need no arrays; neither does anything that they import at the top."""
+    names = [name for name in modules() if name.split(".")[1] == folder]
+    assert loaded(names) & (HEAVY | {"numpy", "scipy", "httpx", "fsspec"}) == set()
+
+
+def test_what_starts_every_command_needs_no_config_library() -> None:
+    """pydantic, yaml and rich wait until a command reads the config or draws a table."""
+    assert loaded(["tidegate.cli.main", "tidegate.cli.terminal"]) & {"pydantic", "yaml", "rich"} == set()
+    assert loaded(list(LIGHT)) & HEAVY == set()
