@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from tidegate.pipelines.revisions import Wanted, routing, wanted
 from tidegate.registry.state import Retired, RolloutState, State
 from tidegate.serving.deploy import Running
-from tidegate.serving.gateway.state import GatewayState
+from tidegate.serving.gateway.state import GatewayState, Upstream
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ROLLOUT = RolloutState("o-1", "r-1", "r-2", {}, (20, 50), "2026-01-01T11:00:00+00:00")
@@ -24,6 +25,11 @@ def running(*ready: str, loading: tuple[str, ...] = ()) -> dict[str, Running]:
     return {name: Running(name, 1, 100, 20_000 + index, is_ready) for index, (name, is_ready) in enumerate(names)}
 
 
+def serving(release: str | None) -> GatewayState:
+    """How traffic is split now: everybody to `release`, at a port it had before."""
+    return GatewayState(None if release is None else Upstream(release, 19_999))
+
+
 def split(state: GatewayState) -> tuple[str | None, str | None, int]:
     """Stable release, canary release, weight."""
     arms = [one.release if one is not None else None for one in (state.stable, state.canary)]
@@ -33,7 +39,7 @@ def split(state: GatewayState) -> tuple[str | None, str | None, int]:
 def test_nothing_deployed_asks_for_nothing() -> None:
     """An empty ledger needs no process, and the gateway says that nothing is there."""
     asked = wanted(State(), NOW)
-    assert (asked.releases, split(routing(asked, {}, None))) == ((), (None, None, 0))
+    assert (asked.releases, split(routing(asked, {}, serving(None)))) == ((), (None, None, 0))
 
 
 def test_a_challenger_without_a_rollout_does_not_run() -> None:
@@ -79,28 +85,35 @@ def test_the_canary_gets_users_only_once_it_is_ready() -> None:
     """While it loads the stable arm has everybody; the salt is there already."""
     asked = Wanted("r-1", "r-2", "o-1", 20)
     for there in (running("r-1"), running("r-1", loading=("r-2",))):
-        state = routing(asked, there, "r-1")
+        state = routing(asked, there, serving("r-1"))
         assert (split(state), state.rollout) == (("r-1", None, 0), "o-1")
-    assert split(routing(asked, running("r-1", "r-2"), "r-1")) == ("r-1", "r-2", 20)
+    assert split(routing(asked, running("r-1", "r-2"), serving("r-1"))) == ("r-1", "r-2", 20)
 
 
 def test_the_old_champion_answers_until_the_new_one_is_ready() -> None:
     """A promotion or a rollback drops no request."""
     asked = Wanted("r-2", warm="r-1")
-    assert split(routing(asked, running("r-1", loading=("r-2",)), "r-1")) == ("r-1", None, 0)
-    assert split(routing(asked, running("r-1"), "r-1")) == ("r-1", None, 0)
-    assert split(routing(asked, running("r-1", "r-2"), "r-1")) == ("r-2", None, 0)
+    assert split(routing(asked, running("r-1", loading=("r-2",)), serving("r-1"))) == ("r-1", None, 0)
+    assert split(routing(asked, running("r-1"), serving("r-1"))) == ("r-1", None, 0)
+    assert split(routing(asked, running("r-1", "r-2"), serving("r-1"))) == ("r-2", None, 0)
 
 
 def test_a_champion_that_is_not_ready_is_still_better_than_nobody() -> None:
     """With nobody else to answer, the process that lives is asked."""
-    assert split(routing(Wanted("r-1"), running(loading=("r-1",)), "r-1")) == ("r-1", None, 0)
-    assert split(routing(Wanted("r-2"), running(loading=("r-1", "r-2")), "r-1")) == ("r-2", None, 0)
+    assert split(routing(Wanted("r-1"), running(loading=("r-1",)), serving("r-1"))) == ("r-1", None, 0)
+    assert split(routing(Wanted("r-2"), running(loading=("r-1", "r-2")), serving("r-1"))) == ("r-2", None, 0)
+
+
+def test_a_dead_champion_keeps_its_place_while_it_is_started_again() -> None:
+    """Its own users get errors for a moment; those of the canary are still answered, and nobody changes arm."""
+    asked = Wanted("r-1", "r-2", "o-1", 20)
+    assert routing(asked, running("r-2"), serving("r-1")).stable == Upstream("r-1", 19_999)
+    assert split(routing(asked, running("r-2"), serving("r-1"))) == ("r-1", "r-2", 20)
 
 
 def test_a_canary_never_answers_alone() -> None:
-    """Without a stable arm there is nothing to compare it with: nobody is sent to it by weight."""
-    assert split(routing(Wanted("r-1", "r-2", "o-1", 20), running("r-2"), "r-1")) == (None, None, 0)
+    """Where there never was a stable arm there is nothing to compare it with: nobody is sent to it by weight."""
+    assert split(routing(Wanted("r-1", "r-2", "o-1", 20), running("r-2"), serving(None))) == (None, None, 0)
 
 
 names = st.sampled_from(["r-1", "r-2", "r-3"])
@@ -123,12 +136,13 @@ reality = st.dictionaries(names, st.booleans()).map(
 
 @given(asks, reality, maybe)
 def test_traffic_only_ever_goes_to_what_runs(asked: Wanted, there: dict[str, Running], current: str | None) -> None:
-    """Whatever the ledger asks for and whatever died: each arm lives at that port, and a weighted canary is ready."""
-    state = routing(asked, there, current)
-    for arm in (state.stable, state.canary):
-        assert arm is None or there[arm.release].port == arm.port
+    """Whatever the ledger asks for and whatever died; the one exception is the stable arm that is being restarted."""
+    state = routing(asked, there, serving(current))
+    restarting = current == asked.stable and asked.stable not in there
+    if state.stable is not None and not (restarting and state.stable == serving(current).stable):
+        assert there[state.stable.release].port == state.stable.port
     if state.canary is not None:
-        assert there[state.canary.release].ready
+        assert there[state.canary.release] == Running(state.canary.release, 1, ANY, state.canary.port, ready=True)
         assert state.stable is not None
     assert state.weight == (asked.weight if state.canary is not None else 0)
 
@@ -138,7 +152,7 @@ def test_who_answers_now_is_only_replaced_by_somebody_ready(
     asked: Wanted, there: dict[str, Running], current: str | None
 ) -> None:
     """Nobody is moved from a ready revision to one that is not, and what is not asked for never takes over."""
-    stable = routing(asked, there, current).stable
+    stable = routing(asked, there, serving(current)).stable
     if current in there and there[str(current)].ready:
         assert stable is not None
         assert there[stable.release].ready
