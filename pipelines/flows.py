@@ -234,6 +234,7 @@ def _lately(environment: Environment, seconds: float | None = None) -> Recent:
         Inconclusive: nothing is deployed, or the stack is down.
     """
     from tidegate.rollouts.recent import recent
+    from tidegate.serving.gateway.access_log import LOG_NAME
 
     champion = environment.state().champion
     if champion is None:
@@ -244,7 +245,7 @@ def _lately(environment: Environment, seconds: float | None = None) -> Recent:
             "`tidegate up -d` starts it; then `tidegate rollout start`.",
         )
     span = seconds or _BLOCKS_WITH_TRAFFIC * environment.project.config.advanced.block
-    return recent(stack.gateway_of(environment).log, champion, time.time(), span)
+    return recent(environment.gateway_dir / LOG_NAME, champion, time.time(), span)
 
 
 def _enough_latency(environment: Environment, progress: Progress) -> Recent:

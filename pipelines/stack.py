@@ -18,8 +18,17 @@ from tidegate.serving.gateway.state import GatewaySettings
 
 
 def gateway_of(environment: Environment) -> Gateway:
-    """The gateway of an environment, as its config wants it."""
-    return Gateway(environment.run_dir / "gateway", GatewaySettings.from_config(environment.project.config))
+    """The gateway of an environment, as its config wants it.
+
+    Raises:
+        UsageError: the API keys that the config refers to are not there.
+    """
+    return Gateway(environment.gateway_dir, GatewaySettings.from_config(environment.project.config))
+
+
+def _gateway_to_stop(environment: Environment) -> Gateway:
+    """The same for who only ends it: another terminal need not know the API keys."""
+    return Gateway(environment.gateway_dir, GatewaySettings(port=environment.project.config.advanced.gateway_port))
 
 
 @contextmanager
@@ -80,7 +89,7 @@ def down(environment: Environment, patience: float = 40.0) -> bool:
     while True:
         try:
             with only_one(environment):
-                gateway = gateway_of(environment)
+                gateway = _gateway_to_stop(environment)
                 gateway.claim()
                 had_gateway = gateway.pid is not None
                 gateway.stop()

@@ -153,6 +153,16 @@ def test_an_empty_answer_is_no_error(cli: Cli, project: Path, line: str, documen
     assert cli(*line.split(), cwd=project).exit_code == 0
 
 
+@pytest.mark.parametrize("line", ["down", "events", "release list", "rollout history"])
+def test_looking_and_stopping_need_no_secret(cli: Cli, project: Path, line: str) -> None:
+    """Only the terminal that starts the gateway knows its API keys."""
+    with (project / "tidegate.yaml").open("a") as file:
+        file.write("serve: {auth: {api_keys: env:KEYS_OF_ANOTHER_TERMINAL}}\n")
+    assert cli(*line.split(), cwd=project).exit_code == 0
+    up = cli("up", cwd=project)
+    assert (up.exit_code, "KEYS_OF_ANOTHER_TERMINAL is not set" in up.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("line", ["events", "events --since 2h", "events --since 999999999w", "logs"])
 def test_an_empty_stream_is_empty(cli: Cli, project: Path, line: str) -> None:
     """No events, no logs: no lines, no error."""
