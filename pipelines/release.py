@@ -10,6 +10,7 @@ from tidegate.core import git
 from tidegate.core.artifacts import DatasetRef, GateResult, Release, RunRef
 from tidegate.core.config import FILE_NAME, resolved
 from tidegate.core.project import Project
+from tidegate.pipelines import collector
 from tidegate.pipelines.bundles import bento_home, bundle_of
 from tidegate.pipelines.environment import Environment
 from tidegate.pipelines.runners.local import TrainResult, train
@@ -38,12 +39,12 @@ def make_release(environment: Environment, progress: Progress) -> Made:
         ContractFailed: the data breaks its contract.
         TidegateError: training, packaging or MLflow failed.
     """
-    project = environment.project
-    trained = train(project, {}, progress)
-    found = _existing(environment, trained)
-    if found is not None:
-        return Made(found, None, trained.metrics)
-    return _make(environment, trained, progress)
+    with collector.seldom():
+        trained = train(environment.project, {}, progress)
+        found = _existing(environment, trained)
+        if found is not None:
+            return Made(found, None, trained.metrics)
+        return _make(environment, trained, progress)
 
 
 def _make(environment: Environment, trained: TrainResult, progress: Progress) -> Made:

@@ -75,7 +75,9 @@ def facts(folder: Path) -> FolderFacts:
 
     file = folder / MODEL_FILE
     try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        # libyaml where it is built in: the file is read several times a run, and Python's parser is ten times slower.
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        document = yaml.load(file.read_text(encoding="utf-8"), loader)  # noqa: S506 - either loader is safe
     except FileNotFoundError as error:
         raise TidegateError(
             f"{folder} holds no {MODEL_FILE} file.", "Run `tidegate train` to make it again."

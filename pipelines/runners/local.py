@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tidegate.core.artifacts import DatasetRef
 from tidegate.core.errors import TidegateError, UsageError
 from tidegate.core.project import Project
+from tidegate.pipelines import collector
 
 if TYPE_CHECKING:
     from tidegate.core.progress import Progress
@@ -57,7 +58,8 @@ def train(project: Project, params: Mapping[str, str], progress: Progress) -> Tr
     for sentence in stage_deps.complete(project):
         progress.note(sentence)
     sqlite_probe.relocate(project.mlflow_uri, project.config.model)
-    stages = tuple(_run_stages(project, progress))
+    with collector.seldom():
+        stages = tuple(_run_stages(project, progress))
     run_id = _living_run(project, progress)
     metrics, metric = _measured(project)
     return TrainResult(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tidegate.core.artifacts import DatasetRef
 from tidegate.core.errors import TidegateError
 from tidegate.core.optouts import OPT_OUTS
-from tidegate.pipelines import user_code
+from tidegate.pipelines import collector, user_code
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,6 +87,10 @@ class RunFile:
         part.replace(out / RUN_FILE)
 
 
+# The last data that was prepared, and what it was made of.
+_newest: list[tuple[object, Prepared]] = []
+
+
 def run(project: Project, progress: Progress) -> None:
     """Train as `train.entrypoint`, `train.command` or `train.stage` says.
 
@@ -122,13 +126,29 @@ def run(project: Project, progress: Progress) -> None:
 
 
 def prepare_data(project: Project) -> Prepared:
-    """Read the verified data and divide it."""
-    from tidegate.pipelines.dataset import read_frame, split, training_table
+    """Verify the data by its hash, read it and divide it; train, evaluate, gate and package share one reading.
+
+    What it gives is shared, so nobody may write into it.
+    """
     from tidegate.pipelines.dvc_repo import verify_data
-    from tidegate.pipelines.model_inputs import from_features
 
     config = project.config
     recorded = verify_data(project)
+    code = project.path(config.serve.code) if config.serve.code else None
+    hooks = code.read_bytes() if code and code.is_file() else None
+    made_of = (project.root, recorded, config.data, config.task, config.serve.code, hooks)
+    if _newest and _newest[0][0] == made_of:
+        return _newest[0][1]
+    _newest.clear()  # before the new one is read: two may not fit into memory
+    _newest.append((made_of, _prepare(project, recorded)))
+    return _newest[0][1]
+
+
+def _prepare(project: Project, recorded: DatasetRef) -> Prepared:
+    from tidegate.pipelines.dataset import read_frame, split, training_table
+    from tidegate.pipelines.model_inputs import from_features
+
+    config = project.config
     frame = read_frame(project.path(config.data.path))
     table = training_table(frame, config.data, config.task)
     table = type(table)(table.frame, table.features, plain_target(table.target, config.task), table.unlabelled)
@@ -203,7 +223,8 @@ def _fit(function: Any, inputs: pd.DataFrame, target: pd.Series[Any], project: P
     params = user_code.Params(given)
     _seed(given)
     try:
-        model = function(inputs, target, params)
+        with collector.usual():
+            model = function(inputs, target, params)
     except KeyError as error:
         if (wrong := user_code.typo(params, list(given))) and error.args == (wrong[1],):
             raise _typo(reference, *wrong) from error
@@ -232,9 +253,11 @@ def _check_fitted(model: Any, inputs: pd.DataFrame, reference: str) -> None:
     if not callable(getattr(model, "predict", None)):
         raise TidegateError(f"{reference} returned a {type(model).__name__}, which cannot predict.", want)
     from sklearn.exceptions import NotFittedError
+    from threadpoolctl import threadpool_limits
 
     try:
-        answers = model.predict(inputs.head(_EXAMPLE_ROWS))
+        with threadpool_limits(1):  # waiting for threads takes longer than five rows
+            answers = model.predict(inputs.head(_EXAMPLE_ROWS))
     except NotFittedError as error:
         raise TidegateError(f"{reference} returned a {type(model).__name__} that is not fitted.", want) from error
     except Exception as error:

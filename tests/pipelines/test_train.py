@@ -52,6 +52,20 @@ def test_a_run_holds_everything_that_made_the_model(project: Project) -> None:
     assert plots == {"evaluation/plots/confusion_matrix.png", "evaluation/plots/calibration.png"}
 
 
+def test_the_data_is_read_once_until_it_or_what_divides_it_changes(project: Project, rewrite: Rewrite) -> None:
+    """Steps share one reading; another split, or other bytes under the same name, are read again or refused."""
+    first = train_step.prepare_data(project)
+    assert train_step.prepare_data(open_project(project.root, "local")) is first
+    smaller = rewrite(project, "tidegate.yaml", "{by: random}", "{by: random, holdout: 0.1}")
+    second = train_step.prepare_data(smaller)
+    assert len(second.split.holdout) < len(first.split.holdout)
+    data = project.root / "data" / "train.csv"
+    data.chmod(0o644)
+    data.write_text(data.read_text().replace("oslo", "rome"))
+    with pytest.raises(Permanent, match="does not have the content that DVC recorded"):
+        train_step.prepare_data(smaller)
+
+
 def test_an_uncommitted_change_is_kept_as_a_patch(project: Project, rewrite: Rewrite) -> None:
     """A dirty tree is tagged, and the difference to the commit is an artifact of the run."""
     changed = rewrite(project, "train.py", 'params["C"]', 'params["C"] * 2')
