@@ -32,6 +32,9 @@ test: setup ## every test
 quick: setup ## the tests that take seconds
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
+bench: setup ## the promised ratios; a quarter of an hour on a machine that does nothing else
+	@failed=0; for name in startup noop gateway serving ship; do $(BIN)/python bench/$$name.py || failed=1; done; exit $$failed
+
 check: lint types imports ## ruff, mypy --strict, import-linter
 
 lint: setup
