@@ -288,7 +288,7 @@ class Serve(Section):
         default=None,
         description="Column or header that names the request in the caller's words (order_id); labels may use it.",
     )
-    timeout: PositiveSeconds = Field(default=0.5, description="A request that takes longer is answered 503.")
+    timeout: PositiveSeconds = Field(default=0.5, description="A request that takes longer is answered 504.")
     max_concurrency: int = Field(
         default=64, ge=1, description="Requests in progress; more are answered 503 with Retry-After."
     )
