@@ -14,6 +14,7 @@ from tidegate.cli.frame import GLOBAL_PANEL, LazyGroup, Line, record
 from tidegate.cli.terminal import Terminal, begin, complain
 from tidegate.core.errors import ExitCode, TidegateError, UsageError
 from tidegate.core.optouts import opt_out
+from tidegate.core.threads import share_processors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,6 +148,7 @@ def _unexpected(here: Terminal, error: Exception) -> int:
 def main() -> None:
     """The console script."""
     opt_out()
+    share_processors()
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks a character shows its number instead of a traceback.
         if hasattr(stream, "reconfigure"):

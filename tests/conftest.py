@@ -17,8 +17,11 @@ import pytest
 
 from tidegate.cli.main import run
 from tidegate.core.optouts import opt_out
+from tidegate.core.threads import share_processors
 
 ROOT = Path(__file__).resolve().parent.parent
+
+share_processors()  # before anything loads OpenMP: tests run beside each other
 
 
 @dataclass(frozen=True)

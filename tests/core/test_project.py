@@ -9,6 +9,7 @@ import pytest
 from tidegate.core.errors import UsageError
 from tidegate.core.optouts import OPT_OUTS, opt_out
 from tidegate.core.project import find, open_project
+from tidegate.core.threads import share_processors
 
 CONFIG = "model: demand\ndata: {path: data/train.csv, target: class}\n"
 
@@ -60,3 +61,13 @@ def test_no_library_reports_home_unless_the_user_says_so() -> None:
     environment = {"DO_NOT_TRACK": "0"}
     opt_out(environment)
     assert environment == {**OPT_OUTS, "DO_NOT_TRACK": "0"}
+
+
+def test_waiting_threads_sleep_unless_the_user_says_otherwise() -> None:
+    """Training does not burn the processors that serve."""
+    environment: dict[str, str] = {}
+    share_processors(environment)
+    assert environment == {"OMP_WAIT_POLICY": "passive"}
+    environment["OMP_WAIT_POLICY"] = "active"
+    share_processors(environment)
+    assert environment == {"OMP_WAIT_POLICY": "active"}
