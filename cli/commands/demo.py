@@ -56,6 +56,7 @@ def _print(console: Console, document: dict[str, Any], keep: Path | None) -> Non
             f"{users:,}" if steps else "-",
             f"{seconds:.0f}" if steps else "-",
         )
+    console.print()
     console.print(table)
     for chapter in document["chapters"]:
         if chapter["rollout"]["decision"] == "rollback" and chapter["reasons"]:
