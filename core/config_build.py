@@ -277,7 +277,7 @@ class Serve(Section):
         default="onnx", description="onnx where the model converts exactly, else native."
     )
     device: Literal["cpu", "gpu"] = Field(default="cpu", description="Where the model runs.")
-    workers: int = Field(default=1, ge=1, le=256, description="Processes of each revision.")
+    workers: int = Field(default=1, ge=1, le=256, description="Processes of each revision, sharing its port.")
     code: ProjectPath | None = Field(
         default=None, description="File with the hooks prepare(columns) and respond(predictions); part of the release."
     )
@@ -290,7 +290,7 @@ class Serve(Section):
     )
     timeout: PositiveSeconds = Field(default=0.5, description="A request that takes longer is answered 504.")
     max_concurrency: int = Field(
-        default=64, ge=1, description="Requests in progress; more are answered 503 with Retry-After."
+        default=64, ge=1, description="Requests in progress in each process; more are answered 503 with Retry-After."
     )
     max_body: Bytes = Field(default=10**6, description="Largest accepted request.")
     allow_pickle: bool = Field(

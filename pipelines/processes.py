@@ -110,7 +110,8 @@ class Processes:
         try:
             found = releases.load(self._environment.store, release)
             bundle = bundle_of(self._environment.project, found)
-            self._environment.deployer.start(Revision(release, found.version, bundle))
+            workers = int(found.config.get("serve", {}).get("workers", 1))
+            self._environment.deployer.start(Revision(release, found.version, bundle, workers))
         except TidegateError as error:
             self.problem = error
             self._note(f"Release {release} cannot be started: {error.message}")

@@ -13,11 +13,12 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """What is to run: a release and the bundle it serves."""
+    """What is to run: a release, the bundle it serves, and how many processes share its port."""
 
     release: str
     version: int
     bundle: Path
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)

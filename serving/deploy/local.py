@@ -88,6 +88,7 @@ class LocalDeployer:
         port = free_port()
         command = [sys.executable, "-m", "tidegate.serving.service"]
         command += ["--bundle", str(revision.bundle), "--host", "127.0.0.1", "--port", str(port)]
+        command += ["--workers", str(revision.workers)]
         with (self._logs / f"{revision.release}.log").open("ab") as log:
             child = subprocess.Popen(
                 command,

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from tidegate.serving.service import workers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,13 +21,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--host", default=env("TIDEGATE_HOST", "127.0.0.1"), help="address to listen on")
     parser.add_argument("--port", type=int, default=int(env("TIDEGATE_PORT", "3000")), help="port to listen on")
     parser.add_argument("--threads", type=int, default=int(env("TIDEGATE_THREADS", "1")), help="threads of a run")
+    parser.add_argument("--workers", type=int, default=int(env("TIDEGATE_WORKERS", "1")), help="processes")
+    parser.add_argument("--worker", type=workers.Place.parse, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
+    bundle_folder = Path(chosen.bundle).resolve()
+    if chosen.workers > 1 and chosen.worker is None:
+        command = [sys.executable, "-m", "tidegate.serving.service", "--bundle", str(bundle_folder)]
+        command += ["--threads", str(chosen.threads)]
+        return workers.supervise(command, chosen.host, chosen.port, chosen.workers)
 
     from tidegate.serving.service import server
 
-    bundle_folder = Path(chosen.bundle).resolve()
     release = env("TIDEGATE_RELEASE", "")
-    return server.run(server.Settings(bundle_folder, chosen.host, chosen.port, chosen.threads, release))
+    settings = server.Settings(bundle_folder, chosen.host, chosen.port, chosen.threads, release, chosen.worker)
+    return server.run(settings)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from tidegate.serving.service.batch import Batcher, TooLate
 from tidegate.serving.service.metrics import Metrics
 from tidegate.serving.service.model import Answer, Model
 from tidegate.serving.service.schema import BadRequest, Problem, Row
+from tidegate.serving.service.workers import Place
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -58,9 +59,11 @@ class Lane:
     Args:
         inner: BentoML's app for every path that is not ours; None answers 404 there.
         release: id of the release, told in a header.
+        place: of this process among several that serve one port.
     """
 
-    def __init__(self, inner: App | None = None, release: str = "") -> None:
+    def __init__(self, inner: App | None = None, release: str = "", place: Place | None = None) -> None:
+        self._place = place
         self.metrics = Metrics()
         self.failure = ""
         self._inner = inner
@@ -189,6 +192,8 @@ class Lane:
             return 503, "draining"
         if self._model is None:
             return 503, self.failure or "loading"
+        if self._place is not None and not self._place.all_ready():
+            return 503, "other workers are loading"
         return 200, "ready"
 
     async def _metadata(self, _scope: Scope, _receive: Receive, send: Send) -> None:
@@ -196,6 +201,11 @@ class Lane:
         await _reply(send, 200, inference.metadata(self._model.manifest), [_JSON])
 
     async def _metrics(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        page = self.page() if self._place is None else self._place.merged(self.page())
+        await _reply(send, 200, page, [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")])
+
+    def page(self) -> bytes:
+        """The counters of this process in Prometheus' text format."""
         info: dict[str, str] = {"release": self._release}
         gauges: dict[str, float] = {"tidegate_ready": self._state()[0] == 200}  # noqa: PLR2004 # OK
         counters: dict[str, float] = {"tidegate_rows_total": self.metrics.rows}
@@ -208,8 +218,7 @@ class Lane:
                 "tidegate_batches_worker_total": counts.worker,
                 "tidegate_batched_rows_total": counts.rows,
             }
-        page = self.metrics.render(info, gauges, counters)
-        await _reply(send, 200, page, [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")])
+        return self.metrics.render(info, gauges, counters)
 
 
 _Decode = Callable[[bytes, Model], tuple[str | None, list[Row]]]

@@ -11,6 +11,7 @@ import contextlib
 import gc
 import logging
 import signal
+import socket
 import sys
 import time
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from tidegate.serving.service.batch import Batcher
 from tidegate.serving.service.bento import LazyInner
 from tidegate.serving.service.lane import Lane
 from tidegate.serving.service.model import Model
+from tidegate.serving.service.workers import Place
 
 logger = logging.getLogger("tidegate.serving")
 
@@ -33,6 +35,8 @@ logger = logging.getLogger("tidegate.serving")
 SWITCH_SECONDS = 0.0005
 # Requests in flight at SIGTERM have this long beyond their own timeout.
 DRAIN_SECONDS = 10.0
+# How old the counters of another worker may be.
+PUBLISH_SECONDS = 1.0
 _WARM_RUNS = 5
 _SLOW_SECONDS = 0.1
 
@@ -46,6 +50,7 @@ class Settings:
     port: int = 3000
     threads: int = 1
     release: str = ""
+    place: Place | None = None
 
 
 def run(settings: Settings) -> int:
@@ -88,19 +93,41 @@ class _Server(uvicorn.Server):
 
 async def _serve(settings: Settings) -> int:
     inner = LazyInner(settings.bundle)
-    lane = Lane(inner, settings.release)
+    lane = Lane(inner, settings.release, settings.place)
     server = _Server(_config(settings, lane), lane)
-    loading = asyncio.create_task(_load(settings, lane, server))
+    background = [asyncio.create_task(_load(settings, lane, server))]
+    sockets = None
+    if settings.place is not None:
+        sockets = [socket.socket(fileno=settings.place.listener)]
+        asyncio.get_running_loop().add_reader(settings.place.lifeline, _orphaned, settings.place, server)
+        background.append(asyncio.create_task(_publish(settings.place, lane)))
     try:
-        await server.serve()
+        await server.serve(sockets)
     except SystemExit:
         # uvicorn has said why it cannot listen, and exits with a code of its own.
         lane.failure = lane.failure or "the address cannot be listened on"
-    loading.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await loading
+    for task in background:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
     await inner.close()
     return 1 if lane.failure or not server.started else 0
+
+
+def _orphaned(place: Place, server: _Server) -> None:
+    """The parent was killed: end as at SIGTERM, since nobody can say that any more."""
+    asyncio.get_running_loop().remove_reader(place.lifeline)
+    logger.error("the parent process is gone")
+    place.leave()
+    server.handle_exit(signal.SIGTERM, None)
+
+
+async def _publish(place: Place, lane: Lane) -> None:
+    """Keep this worker's counters where the others find them."""
+    while True:
+        with contextlib.suppress(OSError):  # the folder goes with the parent
+            place.publish(lane.page())
+        await asyncio.sleep(PUBLISH_SECONDS)
 
 
 def _config(settings: Settings, lane: Lane) -> uvicorn.Config:
@@ -141,6 +168,8 @@ async def _load(settings: Settings, lane: Lane, server: uvicorn.Server) -> None:
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
         lane.serve(model, batcher)
+        if settings.place is not None:
+            settings.place.mark_ready()
         described = model.manifest
         seconds = time.perf_counter() - begun
         logger.info("%s version %d is ready after %.1f s", described.model, described.version, seconds)
