@@ -31,8 +31,12 @@ class Took:
 
 
 def environment() -> dict[str, str]:
-    """Ours, but Python keeps compiled modules as it does by default: else every run compiles every library anew."""
-    return {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    """Ours, but Python keeps compiled modules as it does by default: else every run compiles every library anew.
+
+    One thread of OpenMP each: on a machine with other work, training on two takes up to ten times as long, by chance.
+    """
+    kept = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "OMP_NUM_THREADS": "1"}
 
 
 def run(command: Sequence[str], folder: Path | None = None) -> Took:
