@@ -91,7 +91,7 @@ def _score_chunk(model: Model, reader: Reader, records: Sequence[Record], counts
     places: list[int] = []
     for index, record in enumerate(records):
         problems: list[Problem] = []
-        cells = {column.name: _cell(column, record.get(column.name), reader.text) for column in model.manifest.columns}
+        cells = {column.name: _cell(column, record.get(column.name), reader) for column in model.manifest.columns}
         row = model.schema.check_row(cells, f"row {counts.rows + index + 1}", problems)
         if problems:
             counts.bad += 1
@@ -150,17 +150,17 @@ def _label_kind(labels: Sequence[Any]) -> str:
     )
 
 
-def _cell(column: Column, value: Any, text: bool) -> Any:
+def _cell(column: Column, value: Any, reader: Reader) -> Any:
     """A cell as JSON would hold it: text files are read by the column's kind, other files by their own types."""
-    if text and isinstance(value, str):
-        return _from_text(column.kind, value)
+    if reader.text and isinstance(value, str):
+        return _from_text(column.kind, value, reader.decimal)
     if isinstance(value, float) and math.isnan(value):
         return None
     plain_date = isinstance(value, date) and not isinstance(value, datetime)
     return value.isoformat() if plain_date else value
 
 
-def _from_text(kind: str, value: str) -> Any:
+def _from_text(kind: str, value: str, decimal: str) -> Any:
     stripped = value.strip()
     if stripped in MISSING:
         return None
@@ -168,7 +168,7 @@ def _from_text(kind: str, value: str) -> Any:
         return _BOOLEANS.get(stripped.lower(), value)
     if kind == "integer" and stripped.lstrip("+-").isdecimal():
         return int(stripped)
-    return _float(stripped) if kind in {"number", "integer"} else value
+    return _float(stripped.replace(decimal, ".")) if kind in {"number", "integer"} else value
 
 
 def _float(text: str) -> float | str:

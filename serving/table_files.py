@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from tidegate.core.errors import TidegateError, UsageError
 
+_SNIFFED = 50
+_DECIMAL_COMMA = re.compile(r"-?\d+,\d+", re.ASCII)
+_DECIMAL_POINT = re.compile(r"-?\d+\.\d+", re.ASCII)
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 
 
@@ -20,6 +25,7 @@ class Reader(Protocol):
         names: its columns.
         rows: how many rows, where that is known without reading them.
         text: whether every cell is text.
+        decimal: the decimal sign of numbers in text.
         open_ended: whether later rows may have columns that `names` does not.
     """
 
@@ -29,6 +35,8 @@ class Reader(Protocol):
     def rows(self) -> int | None: ...  # noqa: D102 # above
     @property
     def text(self) -> bool: ...  # noqa: D102 # above
+    @property
+    def decimal(self) -> str: ...  # noqa: D102 # above
     @property
     def open_ended(self) -> bool: ...  # noqa: D102 # above
 
@@ -91,6 +99,17 @@ class _Csv:
         self.names = next(csv.reader([head], delimiter=self._delimiter), [])
         if not any(self.names):
             raise TidegateError(f"{path.name} has no header line.", "Its first line must name the columns.")
+        self.decimal = "," if self._delimiter == ";" and self._has_decimal_commas() else "."
+
+    def _has_decimal_commas(self) -> bool:
+        """By the first rows, and by the rule by which the training data is read: 1,5 occurs and 1.5 does not."""
+        with self._path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = islice(csv.reader(stream, delimiter=self._delimiter), 1, _SNIFFED + 1)
+            try:
+                cells = [cell.strip() for row in rows for cell in row]
+            except (csv.Error, UnicodeDecodeError):
+                return False  # `chunks` says what is wrong
+        return any(map(_DECIMAL_COMMA.fullmatch, cells)) and not any(map(_DECIMAL_POINT.fullmatch, cells))
 
     def chunks(self, size: int) -> Iterator[list[Mapping[str, Any]]]:
         with self._path.open(encoding="utf-8-sig", newline="") as stream:
@@ -119,6 +138,7 @@ class _Csv:
 
 class _Lines:
     text = False
+    decimal = "."
     open_ended = True
     rows = None
 
@@ -151,6 +171,7 @@ class _Lines:
 
 class _Parquet:
     text = False
+    decimal = "."
     open_ended = False
 
     def __init__(self, path: Path) -> None:
@@ -166,7 +187,18 @@ class _Parquet:
 
     def chunks(self, size: int) -> Iterator[list[Mapping[str, Any]]]:
         for batch in self._file.iter_batches(size):
-            yield batch.to_pylist()
+            yield _in_microseconds(batch).to_pylist()
+
+
+def _in_microseconds(batch: Any) -> Any:
+    """Times as Python has them: from nanoseconds pyarrow makes pandas' own, which no JSON encoder knows."""
+    import pyarrow as pa
+
+    for index, field in enumerate(batch.schema):
+        if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
+            times = batch.column(index).cast(pa.timestamp("us", field.type.tz), safe=False)
+            batch = batch.set_column(index, field.name, times)
+    return batch
 
 
 @contextmanager
@@ -186,7 +218,7 @@ def _csv_writer(path: Path, kinds: Mapping[str, str], delimiter: str) -> Iterato
 def _line_writer(path: Path) -> Iterator[Writer]:
     import msgspec
 
-    encoder = msgspec.json.Encoder()
+    encoder = msgspec.json.Encoder(enc_hook=str)  # what passes through may be of any type
     with path.open("wb") as stream:
 
         class _Stream:

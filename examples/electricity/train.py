@@ -4,5 +4,5 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 
 def train(X, y, params):
-    """Fit on half hours; ONNX computes with float32, so the model learns from the same numbers."""
-    return HistGradientBoostingClassifier(random_state=0, **params).fit(X.astype("float32"), y)
+    """Fit on half hours: X has one row and y one label for each; params are train.params of tidegate.yaml."""
+    return HistGradientBoostingClassifier(random_state=0, **params).fit(X, y)
