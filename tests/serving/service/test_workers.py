@@ -16,7 +16,8 @@ import httpx
 import psutil
 import pytest
 
-from tidegate.serving.deploy.local import free_port
+from tidegate.serving.deploy import Revision
+from tidegate.serving.deploy.local import LocalDeployer, free_port
 from tidegate.serving.service.workers import Place, merge
 
 pytestmark = pytest.mark.slow
@@ -116,6 +117,22 @@ def test_a_bundle_that_cannot_be_served_ends_the_parent(tmp_path: Path) -> None:
     broken = Group(tmp_path / "nothing", tmp_path / "log")
     assert broken.process.wait(60) == 1
     assert "Traceback" not in broken.log.read_text()
+
+
+def test_a_revision_gets_as_many_processes_as_it_says(odd: Any, tmp_path: Path) -> None:
+    """The local deployer starts them behind one port and ends them all."""
+    deployer = LocalDeployer(tmp_path / "run", tmp_path / "logs")
+    deployer.start(Revision("r-1", 7, odd.bento.bundle, workers=2))
+    try:
+        deadline = time.monotonic() + 60
+        while not ((found := deployer.find("r-1")) and found.ready):
+            assert time.monotonic() < deadline, (tmp_path / "logs" / "r-1.log").read_text()
+            time.sleep(0.05)
+        workers = psutil.Process(found.pid).children()
+        assert len(workers) == 2
+    finally:
+        deployer.stop("r-1")
+    assert not psutil.wait_procs(workers, timeout=20)[1]
 
 
 def test_merged_pages_keep_families_together() -> None:
