@@ -45,6 +45,9 @@ COMMANDS: Final = MappingProxyType(
         "freeze": Line(_HERE + "freeze:freeze", "Stop automatic retrains and rollouts.", RUN),
         "unfreeze": Line(_HERE + "freeze:unfreeze", "Allow automatic retrains and rollouts again.", RUN),
         "predict": Line(_HERE + "predict:predict", "Predict every row of a file with a released version.", RUN),
+        "package": Line(
+            _HERE + "package:package", "Find a version's Bento, or build it again.", RUN
+        ),
         "why": Line(_HERE + "why:why", "Trace a prediction to its release, run, data and commit.", WATCH),
         "events": Line(_HERE + "events:events", "Show every decision, with who took it.", WATCH),
         "dev": Line(_HERE + "dev:app", "Tools for trying things out.", SETUP),

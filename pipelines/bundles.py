@@ -32,6 +32,7 @@ def bundle_of(project: Project, release: Release) -> Path:
     if digest(bundle) != release.bundle:
         raise TidegateError(
             f"The bundle of release {release.id} is not what was gated: {bundle} was changed.",
-            "It will not be served. `tidegate rollback` goes to another release; `tidegate ship` makes a new one.",
+            f"It will not be served. `tidegate package {release.version}` builds it again; `tidegate rollback` goes to "
+            "another release.",
         )
     return bundle

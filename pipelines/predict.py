@@ -10,6 +10,8 @@ from tidegate.core.progress import Progress
 from tidegate.core.project import Project
 
 if TYPE_CHECKING:
+    from tidegate.core.artifacts import Release
+    from tidegate.pipelines.environment import Environment
     from tidegate.serving.scoring import Scored
 
 
@@ -35,19 +37,25 @@ def bundle_for(project: Project, version: int | None) -> Path:
     """
     from tidegate.pipelines.bundles import bundle_of
     from tidegate.pipelines.environment import environment_for
+
+    return bundle_of(project, release_for(environment_for(project), version))
+
+
+def release_for(environment: Environment, version: int | None) -> Release:
+    """The newest release of a version, or the champion: an older one may have had other hooks or another threshold.
+
+    Raises:
+        UsageError: there is none.
+    """
     from tidegate.registry import releases
 
-    environment = environment_for(project)
     state = environment.state()
     if version is None:
-        release = state.champion
-        if release is None:
-            raise UsageError("There is no champion to predict with yet.", "Release the first version: tidegate ship")
-    else:
-        # The newest release of a version: an older one may have had other hooks or another threshold.
-        found = [one for one, number in state.versions.items() if number == version]
-        if not found:
-            known = ", ".join(str(number) for number in sorted(set(state.versions.values()))) or "none"
-            raise UsageError(f"Version {version} was never released; released are: {known}.", "tidegate release list")
-        release = found[-1]
-    return bundle_of(project, releases.load(environment.store, release))
+        if state.champion is None:
+            raise UsageError("There is no champion yet.", "Release the first version: tidegate ship")
+        return releases.load(environment.store, state.champion)
+    found = [one for one, number in state.versions.items() if number == version]
+    if not found:
+        known = ", ".join(str(number) for number in sorted(set(state.versions.values()))) or "none"
+        raise UsageError(f"Version {version} was never released; released are: {known}.", "tidegate release list")
+    return releases.load(environment.store, found[-1])

@@ -90,7 +90,11 @@ def _graph(model: Predictor, inputs: Sequence[Input]) -> bytes:
         converted = attempt(model if _takes_columns(model) else _joined(model, inputs))
     except Exception as error:
         raise NotConverted(f"skl2onnx cannot convert it: {_first_line(error)}") from error
-    graph: bytes = converted.SerializeToString()
+    # skl2onnx takes them from a set; in one order the same model is the same file, so a lost Bento can be built again.
+    sets = sorted(converted.opset_import, key=lambda one: str(one.domain))
+    del converted.opset_import[:]
+    converted.opset_import.extend(sets)
+    graph: bytes = converted.SerializeToString(deterministic=True)
     return graph
 
 
