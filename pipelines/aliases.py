@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tidegate.core.errors import TidegateError
 from tidegate.pipelines.environment import Environment
+from tidegate.registry import sqlite_probe
 from tidegate.registry.state import State
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ def _point(environment: Environment, state: State) -> None:
         alias: state.versions.get(release) if release else None
         for alias, release in zip(names(environment.project.env), (state.champion, state.challenger), strict=True)
     }
+    uri = environment.project.mlflow_uri
+    if state.versions and not sqlite_probe.probe(uri):
+        raise TidegateError(f"MLflow's database {uri} is gone.", "A new one would hide that: put it back.")
     registry = environment.registry
     current = {alias: version.version for version in registry.list() for alias in version.aliases}
     for alias, version in wanted.items():

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -37,6 +38,7 @@ _TICK = 0.25
 _ROTATE_SECONDS = 10.0
 # What goes wrong in every round is said this often.
 _REPEAT_SECONDS = 60.0
+_UNSAID = 20
 # Whoever decides moves the aliases too; this is for decisions that nobody waited for.
 _ALIAS_SECONDS = 3.0
 
@@ -63,9 +65,10 @@ class Stack:
         self._watch: ChampionWatch | None = None
         self._stop = threading.Event()
         self._said: dict[str, float] = {}
+        self._unsaid: deque[str] = deque(maxlen=_UNSAID)
         self._rotated = 0.0
         self._telling: subprocess.Popen[bytes] | None = None
-        self._tell_at: float | None = None
+        self._tell_at = ("", 0.0)
 
     def run(self, ready: Callable[[], None]) -> None:
         """Supervise until `stop`, then end every process; `ready` is called once traffic can be answered.
@@ -154,9 +157,12 @@ class Stack:
                     traceback.print_exc()
 
     def _say(self, text: str) -> None:
-        # Where it goes may be the disk that is full.
+        """Say it now, or as soon as there is room again: where it goes may be the disk that is full."""
+        self._unsaid.append(text)
         with suppress(OSError):
-            self._note(text)
+            while self._unsaid:
+                self._note(self._unsaid[0])
+                self._unsaid.popleft()
 
     def _say_rarely(self, text: str) -> bool:
         now = time.monotonic()
@@ -296,19 +302,18 @@ class Stack:
         """Let MLflow's aliases follow, in a process of its own: MLflow is heavy and may hang."""
         if self._telling is not None and self._telling.poll() is None:
             return
-        if aliases.told(self.environment) == aliases.key(self._state):
-            self._tell_at = None
+        key, now = aliases.key(self._state), time.monotonic()
+        if aliases.told(self.environment) == key:
             return
-        now = time.monotonic()
-        if self._tell_at is None:
-            self._tell_at = now + _ALIAS_SECONDS
-        if now < self._tell_at:
+        if self._tell_at[0] != key:
+            self._tell_at = key, now + _ALIAS_SECONDS
+        if now < self._tell_at[1]:
             return
         root, env = self.environment.project.root, self.environment.project.env
         command = [sys.executable, "-m", "tidegate.cli", "-C", str(root), "--env", env, "step", "aliases"]
         # Its words go where ours go.
         self._telling = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        self._tell_at = now + _REPEAT_SECONDS
+        self._tell_at = key, now + _REPEAT_SECONDS
 
     def _rotate_log(self) -> None:
         if time.monotonic() - self._rotated < _ROTATE_SECONDS:
