@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tidegate.pipelines.machine import Finding
+    from tidegate.pipelines.traffic_check import Seen
 
 app = typer.Typer(invoke_without_command=True)
 _MARKS = {"ok": "ok  ", "warning": "warn", "problem": "FAIL"}
@@ -33,6 +34,49 @@ def doctor(context: typer.Context) -> None:
     t.show(document, lambda console: _render(console, findings))
     if not well:
         raise typer.Exit(1)
+
+
+@app.command()
+def traffic(
+    users: Annotated[
+        int, typer.Option(help="How many made-up users ask, thrice each.", min=1, max=100_000)
+    ] = 1000,
+) -> None:
+    """Ask the running gateway as many users: one arm each, the share that was planned, the formula's arms.
+
+    The requests are no predictions, so the judge never counts them. Exit 1 if a promise is broken.
+    """
+    from tidegate.pipelines.environment import environment_for
+    from tidegate.pipelines.traffic_check import check
+
+    t = terminal()
+    with t.progress.task("Asking the gateway"):
+        seen = check(environment_for(t.project), users)
+    problems = seen.found.problems()
+    document = {
+        "kind": "doctor_traffic",
+        "ok": not problems,
+        "rollout": seen.rollout,
+        **dataclasses.asdict(seen.found),
+        "problems": list(problems),
+    }
+    t.show(document, lambda console: _render_traffic(console, seen, problems))
+    if problems:
+        raise typer.Exit(1)
+
+
+def _render_traffic(console: Console, seen: Seen, problems: tuple[str, ...]) -> None:
+    found = seen.found
+    about = f"rollout {seen.rollout} at {found.weight} %" if seen.rollout else "no rollout"
+    console.print(f"{found.users:,} users, {found.requests:,} requests, {about}: {found.canary:,} users on the canary")
+    for problem in problems:
+        console.print("FAIL", style="bold red", end="  ")
+        console.print(problem, markup=False)
+    if problems:
+        console.print("      `tidegate ps` and `tidegate logs gateway` show what runs; then ask again.", markup=False)
+    else:
+        console.print("ok  ", style="green", end="  ")
+        console.print("every user has one arm, and it is the one that the formula gives", markup=False)
 
 
 def _render(console: Console, findings: tuple[Finding, ...]) -> None:
