@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tidegate.core.artifacts import Release
@@ -14,6 +14,8 @@ from tidegate.core.store import Store
 
 # The patch from the commit to the files as they were, beside the project's own files.
 DIFF = ".git-dirty.diff"
+# No part of a file's path: `` is an absolute path or a double slash, and git runs what it finds in `.git`.
+_OUTSIDE = frozenset({"", ".", "..", ".git"})
 
 
 def digests(files: Mapping[str, bytes]) -> dict[str, str]:
@@ -22,7 +24,12 @@ def digests(files: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def save(store: Store, release: Release, files: Mapping[str, bytes]) -> None:
-    """Store the release and its files; the description comes last, so a release is whole or absent."""
+    """Store the release and its files; the description comes last, so a release is whole or absent.
+
+    Raises:
+        TidegateError: a file's path leads out of the release; nothing was written.
+    """
+    _check_paths(release.id, files)
     for path, content in files.items():
         store.write(_file(release.id, path), content)
     store.put_if_absent(_description(release.id), json.dumps(release.to_json(), indent=1).encode())
@@ -33,7 +40,7 @@ def load(store: Store, release_id: str) -> Release:
 
     Raises:
         UsageError: there is none of that id.
-        TidegateError: its description was changed.
+        TidegateError: its description was changed, or names files outside the release.
     """
     try:
         content = store.read(_description(release_id))
@@ -45,6 +52,8 @@ def load(store: Store, release_id: str) -> Release:
         raise _tampered(release_id, _description(release_id)) from error
     if release.id != release_id:
         raise _tampered(release_id, _description(release_id))
+    # A Bento's tag is a folder and one in it, which `tidegate package` replaces.
+    _check_paths(release_id, (*release.files, release.bento.replace(":", "/")))
     return release
 
 
@@ -57,8 +66,9 @@ def files_of(store: Store, release: Release) -> dict[str, bytes]:
     """The stored files of a release, each checked against its sha256.
 
     Raises:
-        TidegateError: one is missing or was changed.
+        TidegateError: one is missing or was changed, or its path leads out of the release.
     """
+    _check_paths(release.id, release.files)
     contents = {}
     for path, expected in release.files.items():
         try:
@@ -99,8 +109,16 @@ def checkout(store: Store, release: Release, root: Path, into: Path) -> None:
     if diff:
         where = [f"--directory={prefix.rstrip('/')}"] if prefix else []
         git(into, "apply", "--binary", "--whitespace=nowarn", *where, "-", content=diff)
+    _restore(release.id, files, project)
+
+
+def _restore(release_id: str, files: Mapping[str, bytes], project: Path) -> None:
+    root = project.resolve()
     for path, content in files.items():
         target = project / path
+        # The commit or the patch may have put a link in the way.
+        if not target.resolve().is_relative_to(root):
+            raise _tampered(release_id, f"the file {path!r}", "would lie outside its folder")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
 
@@ -111,6 +129,14 @@ def _description(release_id: str) -> str:
 
 def _file(release_id: str, path: str) -> str:
     return f"releases/{release_id}/files/{path}"
+
+
+def _check_paths(release_id: str, paths: Iterable[str]) -> None:
+    """A release only names files below its project: whoever wrote another path did not make it with us."""
+    for path in paths:
+        parts = path.split("/")
+        if not _OUTSIDE.isdisjoint(parts) or parts[0].endswith(":") or "\\" in path or "\0" in path:
+            raise _tampered(release_id, f"the file {path!r}", "would lie outside its folder")
 
 
 def _tampered(release_id: str, path: str, what: str = "was changed") -> TidegateError:

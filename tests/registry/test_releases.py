@@ -231,3 +231,48 @@ def test_a_checkout_twice_into_two_folders_works(store: Store, git_repo: Path, t
     subprocess.run(["rm", "-rf", str(tmp_path / "one")], check=True)
     releases.checkout(store, release, git_repo, tmp_path / "one")
     assert code(tmp_path / "one") == code(tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    "path", ["../../evil.txt", "/etc/evil", "a/../../b", "a//b", "", "./a", "a\\..\\b", "C:/evil", ".git/hooks/x", "a\0b"]
+)
+def test_a_file_outside_the_release_is_neither_stored_nor_restored(
+    store: Store, git_repo: Path, tmp_path: Path, path: str
+) -> None:
+    """A release whose id is right but whose files lead elsewhere is refused, and nothing is written."""
+    files = {**FILES, path: b"evil"}
+    release = made(files)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(TidegateError, match="is not what was recorded") as caught:
+        releases.save(store, release, files)
+    assert repr(path) in caught.value.message
+    assert sorted(tmp_path.rglob("*")) == before
+    releases.save(store, release, FILES)
+    with pytest.raises(TidegateError, match="outside its folder"):
+        releases.files_of(store, release)
+    with pytest.raises(TidegateError, match="outside its folder"):
+        releases.checkout(store, release, git_repo, tmp_path / "into")
+    assert not (tmp_path / "into").exists()
+
+
+def test_a_link_in_the_commit_leads_no_file_out_of_the_checkout(store: Store, git_repo: Path, tmp_path: Path) -> None:
+    """The folder of a file may be a link to anywhere in what git restored."""
+    begin(git_repo, git_repo)
+    (tmp_path / "elsewhere").mkdir()
+    (git_repo / "link").symlink_to(tmp_path / "elsewhere")
+    git(git_repo, "add", "--all")
+    git(git_repo, "commit", "--quiet", "-m", "a link")
+    files = {**FILES, "link/evil.txt": b"evil"}
+    release = made(files, work_tree(git_repo))
+    releases.save(store, release, files)
+    with pytest.raises(TidegateError, match="outside its folder"):
+        releases.checkout(store, release, git_repo, tmp_path / "into")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_bento_outside_its_folder_is_refused(store: Store) -> None:
+    """`tidegate package` deletes and builds that folder again: a tag must not name another one."""
+    release = made(bento="demand:../../../home")
+    releases.save(store, release, FILES)
+    with pytest.raises(TidegateError, match="outside its folder"):
+        releases.load(store, release.id)
