@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from tidegate.core.errors import UsageError
-from tidegate.rollouts.plan import RolloutPlan, lines_from_dict
+from tidegate.rollouts.moving_lines import MovingLines
+from tidegate.rollouts.plan import RolloutPlan
 from tidegate.rollouts.seen import Seen
 from tidegate.rollouts.stats.latency import SHARES, LatencyLines
 
@@ -131,8 +132,7 @@ class BlockBuilder:
 
     A line belongs to the block of its own time if that block is open, else to the oldest open one: never lost, never
     counted twice. Close a block a little after its end (the request timeout and the log's flush), so that slow
-    requests are
-    not late.
+    requests are not late.
 
     Args:
         plan: names the metrics, the thresholds, the block length and the rollout.
@@ -143,27 +143,25 @@ class BlockBuilder:
 
     def __init__(self, plan: RolloutPlan, start: float, weight: int, seen: Seen | None = None) -> None:
         self.plan, self.start, self.seen = plan, start, Seen() if seen is None else seen
-        self._phases = [_Phase(start, weight, plan.latency)]
+        self._phases = [_Phase(start, weight)]
+        self._lines = MovingLines(plan.latency)
         self._sums: dict[tuple[int, int], _Sums] = {}
         self._next = 0
 
-    def set_weight(self, weight: int, at: float, latency: LatencyLines | None = None) -> None:
-        """Say that the gateway changed to `weight` at time `at`; later exposures belong to the next step.
-
-        `latency` may bring new thresholds, frozen from the stable arm's requests before `at`: with less load it has
-        become faster, and the old ones would be passed by nobody.
-        """
-        self._phases.append(_Phase(at, weight, latency or self._phases[-1].latency))
+    def set_weight(self, weight: int, at: float) -> None:
+        """Say that the gateway changed to `weight` at time `at`; later exposures belong to the next step."""
+        self._phases.append(_Phase(at, weight))
 
     def add(self, exposures: Iterable[Exposure]) -> None:
         """Count log lines, in any order."""
         for exposure in exposures:
             if exposure.forced or not exposure.reached or exposure.at < self.start:
                 continue
-            phase, sums = self._place(exposure.at)
+            index, sums = self._place(exposure.at)
             sums.attempt(exposure)
             if self._is_new(exposure):
-                sums.unit(exposure, phase.latency)
+                sums.unit(exposure, self._lines.of(index))
+            self._lines.saw(index, _stable_seconds(exposure))
 
     def close(self, until: float, *, ready: bool = True) -> tuple[Block, ...]:
         """Return every block that ended at or before `until`, oldest first, empty ones too.
@@ -178,6 +176,8 @@ class BlockBuilder:
             weights = sorted({w for i, w in self._sums if i == index} | {self._phase(self._start_of(index)).weight})
             blocks += [self._sums.pop((index, w), _Sums()).block(index, w, self.plan, ready=ready) for w in weights]
         self._next = max(self._next, end)
+        if blocks:
+            self._lines.move(self._next)
         return tuple(blocks)
 
     def checkpoint(self) -> dict[str, Any]:
@@ -190,6 +190,7 @@ class BlockBuilder:
             "next": self._next,
             "seen": self.seen.count,
             "phases": [asdict(phase) for phase in self._phases],
+            "lines": self._lines.state(),
             "sums": [[index, weight, sums.state()] for (index, weight), sums in self._sums.items()],
         }
 
@@ -202,12 +203,10 @@ class BlockBuilder:
                 f"The list of users seen holds {len(seen) // 8} of {checkpoint['seen']} entries.",
                 "The file was truncated; abort this rollout and start it again.",
             )
-        phases = [
-            _Phase(p["at"], p["weight"], lines_from_dict(p["latency"]) if p["latency"] else None)
-            for p in checkpoint["phases"]
-        ]
+        phases = [_Phase(**phase) for phase in checkpoint["phases"]]
         builder = cls(plan, checkpoint["start"], phases[0].weight, Seen(seen[:size]))
         builder._phases, builder._next = phases, checkpoint["next"]
+        builder._lines = MovingLines.restore(checkpoint["lines"])
         builder._sums = {(index, weight): _Sums.from_state(state) for index, weight, state in checkpoint["sums"]}
         return builder
 
@@ -217,12 +216,12 @@ class BlockBuilder:
     def _phase(self, at: float) -> _Phase:
         return next((phase for phase in reversed(self._phases) if at >= phase.at), self._phases[0])
 
-    def _place(self, at: float) -> tuple[_Phase, _Sums]:
-        """The step that chose the arm, and the sums of the block that the line counts in."""
+    def _place(self, at: float) -> tuple[int, _Sums]:
+        """The block that the line counts in, and its sums at the weight of that time."""
         index = int((at - self.start) // self.plan.block_seconds)
         counted = at if index >= self._next else self._start_of(self._next)
-        key = (max(index, self._next), self._phase(counted).weight)
-        return self._phase(at), self._sums.setdefault(key, _Sums())
+        index = max(index, self._next)
+        return index, self._sums.setdefault((index, self._phase(counted).weight), _Sums())
 
     def _is_new(self, exposure: Exposure) -> bool:
         named = exposure.unit and self.seen.add(f"{self.plan.rollout}:{exposure.unit}")
@@ -237,7 +236,12 @@ class _Phase:
 
     at: float
     weight: int
-    latency: LatencyLines | None
+
+
+def _stable_seconds(exposure: Exposure) -> float | None:
+    """How long the stable arm took, if it answered."""
+    answered = exposure.served_by == "stable" and math.isfinite(exposure.seconds)
+    return exposure.seconds if answered else None
 
 
 class _Sums:

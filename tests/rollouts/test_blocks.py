@@ -126,12 +126,25 @@ def test_a_change_of_weight_splits_its_block_and_leaves_out_the_moment_itself() 
     assert [b.metrics["error_rate"].n0 for b in (first, second)] == [1, 1]
 
 
-def test_new_thresholds_hold_from_the_next_step() -> None:
-    """Thresholds frozen anew for a step do not touch the requests of the step before."""
+def test_thresholds_follow_the_stable_arm_from_the_next_untouched_block_on() -> None:
+    """Requests of a block that has counts keep their thresholds, whatever the stable arm did meanwhile."""
     blocks = builder()
-    blocks.set_weight(50, 1005, LatencyLines((0.001,) * 3, (0.003,) * 3, (1.0,) * 3, 1000))
-    blocks.add([at(1, "a"), at(7, "b")])
-    assert [b.metrics["latency_p99"].x0 for b in blocks.close(1010)] == [0, 1]
+    blocks.add([at(4, f"s{n}", seconds=0.5) for n in range(1500)])
+    blocks.add([at(6, "a", "canary", seconds=0.3)])
+    blocks.close(1005)
+    blocks.add([at(7, "b", "canary", seconds=0.3), at(11, "c", "canary", seconds=0.3)])
+    second, third = blocks.close(1015)
+    assert second.metrics["latency_p50"] == Counts(2, 2, 0, 0)
+    assert third.metrics["latency_p50"] == Counts(1, 0, 0, 0)
+
+
+def test_a_few_requests_move_no_threshold() -> None:
+    """Under 1,000 requests of the stable arm say too little about its p99."""
+    blocks = builder()
+    blocks.add([at(4, f"s{n}", seconds=0.5) for n in range(999)])
+    blocks.close(1005)
+    blocks.add([at(11, "c", "canary", seconds=0.3)])
+    assert blocks.close(1015)[-1].metrics["latency_p50"].x1 == 1
 
 
 exposures = st.lists(
