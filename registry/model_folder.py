@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tidegate.core import source_only
 from tidegate.core.errors import Permanent, TidegateError
 
 if TYPE_CHECKING:
@@ -47,11 +48,14 @@ class FolderFacts:
 def tree_sha256(folder: Path) -> str:
     """The sha256 over names and contents of all files below `folder`, in sorted order.
 
-    Python's own caches are left out, because importing the folder's code writes them.
+    Python's own caches are left out, because imports write them; see core/source_only.py for why nothing runs them.
     """
     total = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
-        total.update(f"{file.relative_to(folder).as_posix()}\0".encode())
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = file.relative_to(folder)
+        if "__pycache__" in name.parts:
+            continue
+        total.update(f"{name.as_posix()}\0".encode())
         digest = hashlib.sha256()
         with file.open("rb") as stream:
             while block := stream.read(_CHUNK):
@@ -148,13 +152,12 @@ def folder_code(folder: Path) -> Iterator[None]:
     before = brought()
     for key in before:
         del sys.modules[key]
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    source_only.guard(code)
     sys.path.insert(0, str(code))
     try:
         yield
     finally:
         sys.path.remove(str(code))
-        sys.dont_write_bytecode = writes
         for key in brought():
             del sys.modules[key]
         sys.modules.update(before)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tidegate.core import source_only
 from tidegate.core.errors import TidegateError
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -40,14 +41,16 @@ def load(file: Path) -> Hooks:
     if not file.is_file():
         raise TidegateError(f"The hooks file {file.name} does not exist.", "Fix serve.code in tidegate.yaml.")
     name = f"tidegate_hooks_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
-    specification = importlib.util.spec_from_file_location(name, file)
-    if specification is None or specification.loader is None:
+    source_only.guard(file.parent)
+    loader = source_only.SourceOnlyLoader(name, str(file))
+    specification = importlib.util.spec_from_file_location(name, file, loader=loader)
+    if specification is None or file.suffix != ".py":
         raise TidegateError(f"{file.name} is not a Python file.", "serve.code names a file such as features.py.")
     module = importlib.util.module_from_spec(specification)
     if str(file.parent) not in sys.path:
         sys.path.insert(0, str(file.parent))
     try:
-        specification.loader.exec_module(module)
+        loader.exec_module(module)
     except Exception as error:
         message = f"{file.name} cannot be imported: {type(error).__name__}: {error}"
         raise TidegateError(message, "serve.code must import in the serving process: numpy is there.") from error

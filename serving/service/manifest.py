@@ -115,10 +115,14 @@ def read(folder: Path) -> Manifest:
 
 
 def digest(folder: Path) -> str:
-    """Sha256 of every file of the bundle and its path: equal content, equal digest."""
+    """Sha256 of every file of the bundle and its path: equal content, equal digest.
+
+    Python's own caches are left out, because imports write them; see core/source_only.py for why nothing runs them.
+    """
     whole = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            whole.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        name = path.relative_to(folder)
+        if path.is_file() and "__pycache__" not in name.parts:
+            whole.update(name.as_posix().encode() + b"\0")
             whole.update(hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()

@@ -234,7 +234,8 @@ def test_a_checkout_twice_into_two_folders_works(store: Store, git_repo: Path, t
 
 
 @pytest.mark.parametrize(
-    "path", ["../../evil.txt", "/etc/evil", "a/../../b", "a//b", "", "./a", "a\\..\\b", "C:/evil", ".git/hooks/x", "a\0b"]
+    "path",
+    ["../../evil.txt", "/etc/evil", "a/../../b", "a//b", "", "./a", "a\\..\\b", "C:/evil", ".git/hooks/x", "a\0b"],
 )
 def test_a_file_outside_the_release_is_neither_stored_nor_restored(
     store: Store, git_repo: Path, tmp_path: Path, path: str
