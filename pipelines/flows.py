@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from tidegate.core.artifacts import GateResult, Release
-from tidegate.core.errors import Inconclusive, UsageError
+from tidegate.core.errors import Inconclusive, TidegateError, UsageError
 from tidegate.pipelines import aliases, stack
 from tidegate.pipelines.environment import Environment
 from tidegate.registry import releases
 from tidegate.registry.ledger import Draft
-from tidegate.registry.state import OPEN, RolloutState, State, deciding
+from tidegate.registry.state import OPEN, RolloutState, State, deciding, start
 
 if TYPE_CHECKING:
     from tidegate.core.progress import Progress, Task
@@ -112,8 +112,9 @@ def deploy(
         return _deploy_first(environment, release, progress)
     running = state.open_rollout
     if running is None or running.canary != release.id:
+        require_startable(state, release.id, by_hand=by_hand)
         try:
-            plan = plan_rollout(environment, progress)
+            plan = plan_to_start(environment, progress)
         except Inconclusive as error:
             aliases.sync(environment, progress)
             return Shipped("inconclusive", release.id, release.version, reasons=(error.message,), hint=error.hint)
@@ -124,6 +125,15 @@ def deploy(
     return follow(environment, running.id, progress, timeout)
 
 
+def require_startable(state: State, release: str, *, by_hand: bool) -> None:
+    """Refuse, before anything is measured, what the ledger would refuse.
+
+    Raises:
+        Conflict: a rollout runs, rollouts are frozen, or there is no such release.
+    """
+    start(release, {"rollout": "", "steps": ()}, 0.0, by_hand=by_hand)(state)
+
+
 def _already(state: State, release: Release) -> Shipped | None:
     """The answer when there is nothing left to do for this release."""
     if state.champion == release.id:
@@ -131,9 +141,10 @@ def _already(state: State, release: Release) -> Shipped | None:
     last = next((one for one in reversed(state.rollouts) if one.canary == release.id), None)
     if last is None or last.state not in {"rolled_back", "aborted"} or release.id in state.history:
         return None
-    why = (f"this release was {last.state.replace('_', ' ')} in rollout {last.id}", *last.reasons)
+    why = (f"this release was {last.state.replace('_', ' ')} in rollout {last.id}, and nothing changed", *last.reasons)
     hint = "Change something, or try it again with `tidegate rollout start`."
-    return Shipped("none", release.id, release.version, reasons=why, hint=hint)
+    # Not "none": a workflow that runs `ship` again after a rollback must not turn green by that.
+    return Shipped("rollback", release.id, release.version, reasons=why, hint=hint)
 
 
 def _deploy_first(environment: Environment, release: Release, progress: Progress) -> Shipped:
@@ -148,7 +159,7 @@ def _deploy_first(environment: Environment, release: Release, progress: Progress
         hint = "`tidegate up -d` serves it."
         return Shipped("deployed", release.id, release.version, hint=hint)
     with progress.task("start the first version"):
-        wait_until_served(environment, release.id)
+        _require_served(environment, release.id)
     return Shipped("deployed", release.id, release.version)
 
 
@@ -161,6 +172,32 @@ def wait_until_served(environment: Environment, release: str, timeout: float = _
             return True
         time.sleep(_POLL_SECONDS)
     return False
+
+
+def _require_served(environment: Environment, release: str) -> None:
+    if not wait_until_served(environment, release):
+        raise TidegateError(
+            f"Release {release} is the champion now, but its process is not ready after {_DEPLOY_SECONDS:.0f} s.",
+            f"`tidegate logs {release}` says why; the stack goes on trying.",
+        )
+
+
+def plan_to_start(environment: Environment, progress: Progress) -> RolloutPlan:
+    """`plan_rollout`, and its doubts said aloud; a guard is only ever started where the config asks for one.
+
+    Raises:
+        Inconclusive: as `plan_rollout`, or the traffic is too little for a test.
+    """
+    plan = plan_rollout(environment, progress)
+    if plan.mode != environment.project.config.rollout.mode:
+        raise Inconclusive(
+            " ".join(plan.warnings),
+            "Send more traffic, loosen the safe lines, or accept a guard with `rollout: {mode: guard}`; then "
+            "`tidegate rollout start`.",
+        )
+    for warning in plan.warnings:
+        progress.note(warning)
+    return plan
 
 
 def plan_rollout(environment: Environment, progress: Progress, units_per_minute: float | None = None) -> RolloutPlan:
@@ -354,7 +391,7 @@ def rollback(environment: Environment, release: str | None, reason: str, progres
     state = environment.state()
     if stack.is_up(environment):
         with progress.task(f"switch to {state.champion}"):
-            wait_until_served(environment, str(state.champion))
+            _require_served(environment, str(state.champion))
     aliases.sync(environment, progress)
     return state
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tidegate.core import git
-from tidegate.core.artifacts import DatasetRef, GateResult, Release, RunRef
+from tidegate.core.artifacts import DatasetRef, GateResult, ModelVersion, Release, RunRef
 from tidegate.core.config import FILE_NAME, resolved
+from tidegate.core.errors import TidegateError, UsageError
 from tidegate.core.project import Project
 from tidegate.pipelines import collector
 from tidegate.pipelines.bundles import bento_home, bundle_of
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Made:
-    """A release, or None with the gate that refused it. `gate` is None when the release was there already."""
+    """A release, or None with the gate that refused it. `gate` is None for a champion that is shipped once more."""
 
     release: Release | None
     gate: GateResult | None
@@ -41,9 +43,9 @@ def make_release(environment: Environment, progress: Progress) -> Made:
     """
     with collector.seldom():
         trained = train(environment.project, {}, progress)
-        found = _existing(environment, trained)
+        found = _existing(environment, trained, progress)
         if found is not None:
-            return Made(found, None, trained.metrics)
+            return _gated_again(environment, trained, found, progress)
         return _make(environment, trained, progress)
 
 
@@ -63,11 +65,9 @@ def _make(environment: Environment, trained: TrainResult, progress: Progress) ->
     )
     truth = prepared.table.target.loc[frame.index]
     with package.drafted(source, frame, truth, serve=project.config.serve, progress=progress) as draft:
-        gate = _gate(environment, draft, progress)
+        gate = _gate(environment, draft.bundle, draft.size, progress)
         if not gate.passed:
-            refused = Draft("gate_refused", {"run_id": trained.run_id, "reasons": list(gate.reasons)})
-            environment.ledger.append(lambda _: refused)
-            return Made(None, gate, trained.metrics)
+            return _refused(environment, trained, gate)
         with progress.task("register the version"):
             version = environment.registry.register(_run(trained))
         with progress.task("build the Bento"):
@@ -76,21 +76,67 @@ def _make(environment: Environment, trained: TrainResult, progress: Progress) ->
     return Made(release, gate, trained.metrics)
 
 
-def _gate(environment: Environment, draft: Any, progress: Progress) -> GateResult:
+def _gated_again(environment: Environment, trained: TrainResult, release: Release, progress: Progress) -> Made:
+    """A release that was made before must pass the gate of today: against today's champion, by today's config."""
+    from tidegate.serving.package import bundle_size
+
+    state = environment.state()
+    if state.champion == release.id:
+        return Made(release, None, trained.metrics)
+    known = state.gates.get(release.id)
+    if known and known.champion == state.champion and known.section == _section(environment.project):
+        return Made(release, GateResult(passed=True, reasons=known.reasons), trained.metrics)
+    bundle = bundle_of(environment.project, release)
+    gate = _gate(environment, bundle, bundle_size(bundle), progress)
+    if not gate.passed:
+        return _refused(environment, trained, gate)
+    _register(environment, release, gate)
+    return Made(release, gate, trained.metrics)
+
+
+def _refused(environment: Environment, trained: TrainResult, gate: GateResult) -> Made:
+    refused = Draft("gate_refused", {"run_id": trained.run_id, "reasons": list(gate.reasons)})
+    environment.ledger.append(lambda _: refused)
+    return Made(None, gate, trained.metrics)
+
+
+def _gate(environment: Environment, bundle: Path, size: int, progress: Progress) -> GateResult:
     from tidegate.pipelines.steps import gate
     from tidegate.serving.package import row_predictor
 
-    state = environment.state()
-    champion = state.versions.get(state.champion) if state.champion else None
-    version = environment.registry.get(champion) if champion is not None else None
     return gate.run(
         environment.project,
-        version,
+        _champion(environment),
         environment.registry,
         progress,
-        predict_row=row_predictor(draft.bundle),
-        size=draft.size,
+        predict_row=row_predictor(bundle),
+        size=size,
     )
+
+
+def _section(project: Project) -> dict[str, Any]:
+    found: dict[str, Any] = resolved(project.config)["gate"]
+    return found
+
+
+def _champion(environment: Environment) -> ModelVersion | None:
+    """The version to be compared with.
+
+    Raises:
+        TidegateError: the ledger has one, and MLflow does not know it.
+    """
+    state = environment.state()
+    version = state.versions.get(state.champion) if state.champion else None
+    if version is None:
+        return None
+    try:
+        return environment.registry.get(version)
+    except UsageError as error:
+        raise TidegateError(
+            f"The champion, version {version}, is not in MLflow, so nothing can be compared with it.",
+            "Is its database another one than before (`mlflow` in tidegate.yaml, MLFLOW_TRACKING_URI)? Name the old "
+            "one, or restore it from a backup, then ship again.",
+        ) from error
 
 
 def _run(trained: TrainResult) -> RunRef:
@@ -121,13 +167,24 @@ def _record(
         contract=_contract(project),
     )
     releases.save(environment.store, release, files)
-    said = {"release": release.id, "version": version, "run_id": run.run_id, "gate": list(gate.reasons)}
+    _register(environment, release, gate)
+    return release
+
+
+def _register(environment: Environment, release: Release, gate: GateResult) -> None:
+    """Say in the ledger that the release passed this gate, unless it says so already."""
+    section = _section(environment.project)
 
     def once(state: State) -> Draft | None:
-        return None if release.id in state.versions else Draft("registered", said)
+        known = state.gates.get(release.id)
+        if known and known.champion == state.champion and known.section == section:
+            return None
+        passed = {"gate": list(gate.reasons), "against": state.champion, "section": section}
+        return Draft(
+            "registered", {"release": release.id, "version": release.version, "run_id": release.run_id, **passed}
+        )
 
     environment.ledger.append(deciding(once))
-    return release
 
 
 def _files(project: Project, tree: git.WorkTree) -> dict[str, bytes]:
@@ -147,16 +204,23 @@ def _contract(project: Project) -> dict[str, Any]:
     return found
 
 
-def _existing(environment: Environment, trained: TrainResult) -> Release | None:
-    """The newest release that would serve exactly the same: same run, same `serve` section, same hooks."""
-    project = environment.project
-    wanted = (trained.run_id, resolved(project.config)["serve"], _hooks_digest(project))
-    for release_id in reversed(tuple(environment.state().versions)):
-        release = releases.load(environment.store, release_id)
-        hooks = release.files.get(project.config.serve.code or "")
-        if (release.run_id, release.config["serve"], hooks) == wanted:
-            bundle_of(project, release)
-            return release
+def _existing(environment: Environment, trained: TrainResult, progress: Progress) -> Release | None:
+    """The newest release that would serve exactly the same: same run, same `serve` section, same hooks.
+
+    One that cannot be used any more is no match: then the same content is packaged once more.
+    """
+    project, state = environment.project, environment.state()
+    wanted = (resolved(project.config)["serve"], _hooks_digest(project))
+    for release_id in reversed(tuple(state.versions)):
+        if state.runs[release_id] != trained.run_id:
+            continue
+        try:
+            release = releases.load(environment.store, release_id)
+            if (release.config["serve"], release.files.get(project.config.serve.code or "")) == wanted:
+                bundle_of(project, release)
+                return release
+        except TidegateError as error:
+            progress.note(f"{error.message} It is made again.")
     return None
 
 

@@ -72,6 +72,15 @@ class Retired:
 
 
 @dataclass(frozen=True, slots=True)
+class Gated:
+    """How a release passed the gate: against which champion (a release), and under which `gate` section."""
+
+    champion: str | None
+    section: Mapping[str, Any]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """An environment of a model. Releases are ids; `history` holds former champions, newest last."""
 
@@ -80,6 +89,7 @@ class State:
     history: tuple[str, ...] = ()
     versions: Mapping[str, int] = field(default_factory=dict)
     runs: Mapping[str, str] = field(default_factory=dict)
+    gates: Mapping[str, Gated] = field(default_factory=dict)
     rollouts: tuple[RolloutState, ...] = ()
     retired: Retired | None = None
     frozen: str | None = None
@@ -103,7 +113,13 @@ def _registered(state: State, event: Event) -> State:
         challenger=release,
         versions={**state.versions, release: event.data["version"]},
         runs={**state.runs, release: event.data["run_id"]},
+        gates={**state.gates, release: _gated(event)},
     )
+
+
+def _gated(event: Event) -> Gated:
+    data = event.data
+    return Gated(data.get("against"), data.get("section", {}), tuple(data.get("gate", ())))
 
 
 def _crown(state: State, release: str, at: str, keep: float) -> State:
@@ -183,7 +199,7 @@ def _rollback(state: State, event: Event) -> State:
 
 
 GRAMMAR: Mapping[str, Callable[[State, Event], State]] = {
-    "registered": _registered,  # release, version, run_id, gate
+    "registered": _registered,  # release, version, run_id, gate (reasons), against, section; again when gated again
     "gate_refused": lambda state, _: state,  # run_id, reasons
     "deployed": _deployed,  # release: the first version, or by hand
     "rollout_started": _started,  # rollout, stable, canary, plan, steps
@@ -222,8 +238,29 @@ Decision = Callable[[State], Draft | None]
 
 
 def deciding(decision: Decision) -> Callable[[Sequence[Event]], Draft | None]:
-    """Turn a decision on the state into one on the events, as `Ledger.append` wants it."""
-    return lambda events: decision(fold(events))
+    """Turn a decision on the state into one on the events, as `Ledger.append` wants it.
+
+    Raises:
+        Conflict: it gives users a release that was never registered.
+    """
+
+    def decide(events: Sequence[Event]) -> Draft | None:
+        state = fold(events)
+        draft = decision(state)
+        if draft is not None and draft.kind in {"deployed", "rollback"}:
+            _must_be_known(draft.data["release"], state)
+        return draft
+
+    return decide
+
+
+def _must_be_known(release: str, state: State) -> None:
+    """A kill between saving a release and registering it leaves one that has no version here."""
+    if release not in state.versions:
+        raise Conflict(
+            f"Release {release} was never registered in this environment.",
+            "`tidegate ship` without --release finishes what was interrupted.",
+        )
 
 
 def start(canary: str, plan: Mapping[str, Any], keep: float, *, by_hand: bool) -> Decision:
@@ -249,6 +286,7 @@ def start(canary: str, plan: Mapping[str, Any], keep: float, *, by_hand: bool) -
             )
         if canary == state.champion:
             raise Conflict(f"Release {canary} is the champion already.", "Train or change something first.")
+        _must_be_known(canary, state)
         data = {"rollout": plan["rollout"], "stable": state.champion, "canary": canary}
         return Draft("rollout_started", {**data, "steps": list(plan["steps"]), "keep": keep, "plan": plan})
 

@@ -179,7 +179,7 @@ class Judge:
         over = elapsed >= plan.step_max[self._step]
         if self._voided():
             self._say("inconclusive", ratio_sentence(plan.steps[self._step], *self._evidence.ratio[-1]))
-        elif plan.mode == "guard" and over:
+        elif plan.mode == "guard" and over and self._met():
             self._say("promote", guard_sentence(plan, self._step, self._evidence.ratio[-1][1]))
         elif plan.mode == "test" and elapsed >= plan.step_min and self._proven():
             self._say("promote", *(metric.sentence for metric in self._evidence.metrics()))
@@ -200,6 +200,11 @@ class Judge:
         goal = self._evidence.goal()
         safe = all(proof.safe >= -math.log(self.plan.beta) for proof in self._evidence.proofs)
         return safe and (goal is None or goal >= -math.log(self.plan.alpha))
+
+    def _met(self) -> bool:
+        """Whether users of this step met both arms: a soak that nobody took part in guards nothing."""
+        canary, both = self._evidence.ratio[-1]
+        return min(canary, both - canary) >= DEAD
 
     def _voided(self) -> bool:
         return self._evidence.sample_ratio() >= ratio.VOID

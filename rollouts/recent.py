@@ -37,8 +37,11 @@ class Recent:
 
     @property
     def units_per_minute(self) -> float:
-        """New users a minute: those of the second half who were not there in the first."""
-        return self.new_units * 120 / self.seconds
+        """New users a minute: those of the second half who were not there in the first.
+
+        Where the same users come again and again, each of them is new to a rollout once: then all of them count.
+        """
+        return self.new_units * 120 / self.seconds if self.new_units else self.units * 60 / self.seconds
 
     @property
     def error_rate(self) -> float:

@@ -113,7 +113,12 @@ def drafted(
         bundle.mkdir()
         with (progress or Silent()).task("compare ONNX with the Python model"):
             described = _fill(bundle, source, holdout, truth, serve)
-        yield Draft(bundle, described, sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file()))
+        yield Draft(bundle, described, bundle_size(bundle))
+
+
+def bundle_size(bundle: Path) -> int:
+    """Bytes of all files of a bundle folder."""
+    return sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())
 
 
 def build(draft: Draft, version: int, bento_home: Path) -> BentoRef:

@@ -60,10 +60,10 @@ def start(
             "There is no challenger to try.", "`tidegate ship` makes one; `tidegate release list` shows all."
         )
     found = releases.load(environment.store, chosen)
-    made = flows.plan_rollout(environment, t.progress)
+    if not replace:
+        flows.require_startable(state, found.id, by_hand=True)
+    made = flows.plan_to_start(environment, t.progress)
     rollout = environment.driver.start(found.id, made, by_hand=True, replace=replace)
-    for warning in made.warnings:
-        t.warn(warning)
     document = environment.driver.status(rollout.id)
     text = f"Rollout {rollout.id} of version {found.version} begins at {rollout.weight} %: `tidegate rollout watch`."
     t.show(document, lambda console: console.print(text))

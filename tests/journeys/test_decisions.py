@@ -93,7 +93,7 @@ def test_a_failing_canary_ends_ship_with_6_and_its_reason(stack: Journey) -> Non
     assert "The canary fails" in document["reasons"][0]
     assert (document["release"], stack.champion) == (release, champion)
     again = stack.cli("ship", "--json")
-    assert (again.exit_code, again.json["rollout"]["decision"]) == (0, "none")
+    assert (again.exit_code, again.json["rollout"]["decision"]) == (6, "rollback")
 
 
 def test_a_canary_that_fails_everything_is_without_users_after_a_block(stack: Journey) -> None:
