@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from tidegate.core.errors import UsageError
@@ -25,6 +26,11 @@ def resolve(reference: str) -> str:
     if kind == "file":
         return _content(name, reference)
     raise UsageError(f"{reference} can only be read on a cluster.", "Locally use env:NAME or file:PATH.")
+
+
+def variables(references: Iterable[str]) -> frozenset[str]:
+    """The environment variables that hold one of these secrets: who runs foreign code drops them."""
+    return frozenset(name for kind, _, name in (one.partition(":") for one in references) if kind == "env")
 
 
 def _content(name: str, reference: str) -> str:

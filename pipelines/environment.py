@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tidegate.core.errors import UsageError
 from tidegate.core.project import Project
+from tidegate.core.secret import variables
 from tidegate.core.store import Store, open_store
 from tidegate.registry.ledger import Ledger
 from tidegate.registry.state import State, fold
@@ -62,7 +63,10 @@ class Environment:
         """Where revisions run."""
         from tidegate.serving.deploy.local import LocalDeployer
 
-        return LocalDeployer(self.run_dir / "revisions", self.log_dir)
+        config = self.project.config
+        references = [config.serve.auth.api_keys] if config.serve.auth else []
+        references += [one.webhook for one in config.notify]
+        return LocalDeployer(self.run_dir / "revisions", self.log_dir, variables(references))
 
     @cached_property
     def driver(self) -> RolloutDriver:

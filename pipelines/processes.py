@@ -31,7 +31,7 @@ class _Attempts:
 
 
 class Processes:
-    """The living revisions of one environment, by release.
+    """The living revisions of one environment, by release; `problems` says why one could not be started.
 
     Args:
         environment: whose they are.
@@ -40,7 +40,7 @@ class Processes:
 
     def __init__(self, environment: Environment, note: Callable[[str], None]) -> None:
         self.running: dict[str, Running] = {}
-        self.problem: TidegateError | None = None
+        self.problems: dict[str, TidegateError] = {}
         self._environment, self._note = environment, note
         self._attempts: dict[str, _Attempts] = {}
         self._answered: dict[str, float] = {}
@@ -58,10 +58,12 @@ class Processes:
 
     def refresh(self, wanted: Iterable[str], given_up: Callable[[str], bool]) -> None:
         """See who lives and answers, and start what is missing unless it was `given_up`."""
-        self.problem = None
+        wanted = tuple(wanted)
+        self.problems = {release: error for release, error in self.problems.items() if release in wanted}
         for release in wanted:
             found = self._environment.deployer.find(release)
             if found is not None:
+                self.problems.pop(release, None)
                 self.running[release] = self._seen(found)
                 continue
             self.running.pop(release, None)
@@ -112,9 +114,15 @@ class Processes:
             bundle = bundle_of(self._environment.project, found)
             workers = int(found.config.get("serve", {}).get("workers", 1))
             self._environment.deployer.start(Revision(release, found.version, bundle, workers))
+        except OSError as error:
+            # A full disk, say: the other releases go on.
+            self._failed(release, TidegateError(f"{error}.", "`tidegate up` tries again."))
         except TidegateError as error:
-            self.problem = error
-            self._note(f"Release {release} cannot be started: {error.message}")
+            self._failed(release, error)
+
+    def _failed(self, release: str, error: TidegateError) -> None:
+        self.problems[release] = error
+        self._note(f"Release {release} cannot be started: {error.message}")
 
 
 def stop_all(environment: Environment) -> int:

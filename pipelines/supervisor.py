@@ -87,8 +87,8 @@ class Stack:
             announced = False
             while not self._stop.is_set():
                 self.tick()
-                if not announced and not adopted and self.processes.problem is not None:
-                    raise self.processes.problem
+                if not announced and not adopted:
+                    self._check_champion()
                 if not announced and self._serves():
                     announced = True
                     ready()
@@ -180,6 +180,12 @@ class Stack:
         }
         for release, one in sorted(self.processes.running.items()):
             yield names.get(release, "warm"), one
+
+    def _check_champion(self) -> None:
+        """Without the champion there is nothing to serve; any other release may fail without it."""
+        problem = self.processes.problems.get(self._state.champion or "")
+        if problem is not None:
+            raise problem
 
     def _serves(self) -> bool:
         """Whether there is nothing to serve yet, or what there is answers."""

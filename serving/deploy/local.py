@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -73,14 +74,20 @@ class LocalDeployer:
     Args:
         folder: where `<release>.json` says which process is which.
         logs: where `<release>.log` collects what the process prints.
+        hidden: names of environment variables that are no business of a model's code: API keys, addresses.
     """
 
-    def __init__(self, folder: Path, logs: Path) -> None:
+    def __init__(self, folder: Path, logs: Path, hidden: Collection[str] = ()) -> None:
         self._folder = folder
         self._logs = logs
+        self._hidden = frozenset(hidden)
 
     def start(self, revision: Revision) -> None:
-        """Start the process unless it lives; readiness comes later, see `find`."""
+        """Start the process unless it lives; readiness comes later, see `find`.
+
+        Raises:
+            OSError: the disk is full, say; then nothing runs.
+        """
         if self._process(revision.release) is not None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -96,12 +103,24 @@ class LocalDeployer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "TIDEGATE_RELEASE": revision.release, _MARK: str(self._folder.resolve())},
+                env=self._environment(revision.release),
             )
-        identity = asdict(Process.of(child.pid))
+        try:
+            self._record(revision, child.pid, port)
+        except BaseException:
+            # Nobody would find it, and the next attempt would start another.
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            raise
         # It is found by its file from now on; Popen would warn that it still runs.
         child.returncode = 0
-        record = {**identity, "port": port, "release": revision.release, "version": revision.version}
+
+    def _environment(self, release: str) -> dict[str, str]:
+        shown = {name: value for name, value in os.environ.items() if name not in self._hidden}
+        return {**shown, "TIDEGATE_RELEASE": release, _MARK: str(self._folder.resolve())}
+
+    def _record(self, revision: Revision, pid: int, port: int) -> None:
+        record = {**asdict(Process.of(pid)), "port": port, "release": revision.release, "version": revision.version}
         temporary = self._file(revision.release).with_suffix(".tmp")
         temporary.write_text(json.dumps(record))
         temporary.replace(self._file(revision.release))

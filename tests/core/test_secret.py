@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tidegate.core.errors import ExitCode, UsageError
-from tidegate.core.secret import resolve
+from tidegate.core.secret import resolve, variables
 
 
 def test_an_environment_variable_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,3 +64,8 @@ def test_a_clusters_secret_is_refused_on_a_laptop() -> None:
     with pytest.raises(UsageError, match="only be read on a cluster") as caught:
         resolve("secret:keys/api")
     assert "env:NAME" in caught.value.hint
+
+
+def test_the_variables_that_hold_secrets_are_known() -> None:
+    """Files and a cluster's secrets are in none."""
+    assert variables(["env:KEYS", "file:~/env:key", "secret:some/KEY", "env:HOOK"]) == {"KEYS", "HOOK"}

@@ -127,3 +127,27 @@ def test_what_the_process_prints_is_kept(deployer: LocalDeployer, tmp_path: Path
     said = (tmp_path / "logs" / "r-1.log").read_text()
     assert "nothing here" in said
     assert "Traceback" not in said
+
+
+def test_a_process_that_cannot_be_noted_is_ended(deployer: LocalDeployer, tmp_path: Path) -> None:
+    """Nobody would find it again, and each attempt would start one more."""
+    (tmp_path / "revisions" / "r-1.tmp").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"r-1\.tmp"):
+        deployer.start(Revision("r-1", 1, tmp_path / "nothing here"))
+    assert deployer.end_unrecorded() == 0
+
+
+def test_secrets_of_the_gateway_do_not_reach_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code is somebody's, and it needs no API keys; what else is in the environment it may need."""
+    import psutil
+
+    monkeypatch.setenv("THE_KEYS", "s3cret")
+    monkeypatch.setenv("A_SETTING", "plain")
+    deployer = LocalDeployer(tmp_path / "revisions", tmp_path / "logs", hidden={"THE_KEYS"})
+    deployer.start(Revision("r-1", 1, tmp_path / "nothing here"))
+    found = deployer.find("r-1")
+    assert found is not None
+    shown = psutil.Process(found.pid).environ()
+    deployer.stop("r-1")
+    assert "THE_KEYS" not in shown
+    assert (shown["A_SETTING"], shown["TIDEGATE_RELEASE"]) == ("plain", "r-1")
