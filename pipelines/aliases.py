@@ -52,19 +52,18 @@ def sync(environment: Environment, progress: Progress) -> None:
 
 
 def _point(environment: Environment, state: State) -> None:
-    wanted = {
-        alias: state.versions.get(release) if release else None
-        for alias, release in zip(names(environment.project.env), (state.champion, state.challenger), strict=True)
-    }
+    wanted = dict(zip(names(environment.project.env), (state.champion, state.challenger), strict=True))
     uri = environment.project.mlflow_uri
     if state.versions and not sqlite_probe.probe(uri):
         raise TidegateError(f"MLflow's database {uri} is gone.", "A new one would hide that: put it back.")
     registry = environment.registry
     current = {alias: version.version for version in registry.list() for alias in version.aliases}
-    for alias, version in wanted.items():
+    for alias, release in wanted.items():
+        # A release without a version is a mistake elsewhere; an alias that was right is not taken for it.
+        version = state.versions.get(release) if release else None
         if version is not None and current.get(alias) != version:
             registry.set_alias(alias, version)
-        if version is None and alias in current:
+        if release is None and alias in current:
             registry.delete_alias(alias)
 
 

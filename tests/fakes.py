@@ -134,6 +134,8 @@ class FakeDriver:
         """Begin a rollout."""
         if self.champion is None or release == self.champion:
             raise Conflict(f"There is no champion that {release} could be compared with.")
+        if release not in self.versions:
+            raise Conflict(f"Release {release} was never registered.")
         if self.frozen and not by_hand:
             raise Conflict(f"Rollouts are frozen: {self.frozen}")
         if replace and self.rollouts and self.rollouts[-1].open:

@@ -171,3 +171,15 @@ def test_after_a_promotion_the_next_one_starts_from_the_new_champion(driver: Rol
     driver.promote(full=True, reason="x")
     begin(driver, "r-3", "o-2")
     assert driver.status()["arms"]["stable"]["release"] == "r-2"
+
+
+def test_a_release_that_was_never_registered_is_refused(driver: RolloutDriver) -> None:
+    """A kill in the middle of a `ship` leaves such a one; also with `replace`, and what runs goes on."""
+    begin(driver)
+    for how in ({}, {"replace": True}):
+        with pytest.raises(Conflict):
+            begin(driver, "r-9", "o-2", **how)
+    assert (driver.status()["id"], driver.status()["state"]) == ("o-1", "running")
+    driver.abort("x")
+    with pytest.raises(Conflict, match="r-9 was never registered"):
+        begin(driver, "r-9", "o-3")

@@ -185,3 +185,13 @@ def _end(rollout: str) -> Draft:
 def test_the_grammar_is_complete() -> None:
     """Every kind of event that code may write is in the table."""
     assert set(GRAMMAR) >= {"registered", "deployed", "rollout_started", "promoted", "rolled_back", "rollback"}
+
+
+@pytest.mark.parametrize("kind", ["deployed", "rollback"])
+def test_users_get_no_release_that_was_never_registered(ledger: Ledger, kind: str) -> None:
+    """Saved but not registered, as a kill leaves it: it has no version, so nothing could name it."""
+    write(ledger, "registered", release="r-1", version=1, run_id="a")
+    with pytest.raises(Conflict, match="r-9 was never registered") as caught:
+        ledger.append(deciding(lambda _: Draft(kind, {"release": "r-9", "reasons": []})))
+    assert "tidegate ship" in caught.value.hint
+    assert fold(ledger.events()).champion is None
