@@ -32,10 +32,11 @@ def _seen(plan: RolloutPlan, stream: Stream, units: Units) -> str:
         return f"The canary fails {canary} of {users}, stable {stable}"
     if stream.metric in SHARES and plan.latency is not None:
         at = list(SHARES).index(stream.metric)
-        slow, quantile = plan.latency.canary[at], stream.metric.removeprefix("latency_")
+        quantile, began = stream.metric.removeprefix("latency_"), plan.latency.stable[at]
+        slack = milliseconds(plan.latency.canary[at] - began)
         return (
-            f"{canary} of the canary's {users} take longer than {milliseconds(slow)}, "
-            f"{stable} of stable's longer than its {quantile} of {milliseconds(plan.latency.stable[at])}"
+            f"{canary} of the canary's {users} take longer than stable's {quantile} and {slack}, "
+            f"{stable} of stable's longer than its {quantile} ({milliseconds(began)} at the start)"
         )
     return f"{stream.metric}: {canary} of the canary's {users}, {stable} of stable's"
 
