@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tidegate.core.errors import UsageError
 from tidegate.core.store import Store
 from tidegate.registry.ledger import Draft, Ledger
 from tidegate.registry.state import RolloutState, State, deciding, on_open
@@ -81,7 +82,13 @@ class RolloutLoop:
             self._reader = AccessLogReader(log, end_of(log))
             self._write_checkpoint()
         else:
-            self._restore(document, log)
+            try:
+                self._restore(document, log)
+            except (KeyError, TypeError, ValueError) as error:
+                raise UsageError(
+                    f"The checkpoint of rollout {self.id} cannot be read: {type(error).__name__}: {error}.",
+                    "Another version of tidegate wrote it: `tidegate rollout abort`, then start it again.",
+                ) from error
 
     @property
     def position(self) -> LogPosition:
