@@ -34,7 +34,10 @@ class RunRef:
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """One version of the registered model, as `model list` shows it."""
+    """One version of the registered model, as `model list` shows it.
+
+    `own` says that a training run of this project logged exactly this content; an adopted version is somebody else's.
+    """
 
     name: str
     version: int
@@ -45,6 +48,7 @@ class ModelVersion:
     metrics: Mapping[str, float] = field(default_factory=dict)
     status: str = ""
     source: str = ""
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)

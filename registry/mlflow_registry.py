@@ -42,6 +42,7 @@ DATA_TAG = "tidegate.data.md5"
 PATH_TAG = "tidegate.data.path"
 HASH_TAG = "tidegate.model.sha256"
 RUN_TAG = "tidegate.run"
+ADOPTED_TAG = "tidegate.adopted"
 OWNER_TAG = "tidegate.process"
 MODEL_NAME = "model"
 
@@ -54,6 +55,20 @@ def open_registry(project: Project) -> MlflowRegistry:
 def prepare(uri: str, model: str) -> None:
     """Make MLflow's tables (seconds, once) and the model's experiment; nothing happens if they are there."""
     MlflowRegistry(uri, model).experiment()
+
+
+def explain(error: Exception) -> TidegateError | None:
+    """What one of MLflow's own errors means to the reader of a terminal; None for every other error."""
+    if not type(error).__module__.startswith("mlflow."):
+        return None
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    # Of SQLAlchemy's lines the one that quotes the database says what happened.
+    said = next((line for line in lines if line.startswith("(sqlite3.")), lines[0])
+    return TidegateError(
+        f"MLflow failed: {said}",
+        "Can its database or server be reached and written to, and is there space left (`mlflow` in tidegate.yaml, "
+        "MLFLOW_TRACKING_URI)? Then run the command again: it goes on where it stopped.",
+    )
 
 
 def load_pyfunc(folder: Path) -> model_folder.Predictor:
@@ -256,7 +271,8 @@ class MlflowRegistry:
     def adopt(self, reference: str, cache: Path) -> ModelVersion:
         """Take in an MLflow version that tidegate did not make: `3`, `other-model/3` or a run's id.
 
-        Its content is hashed now, and every later use is checked against that.
+        Its content is hashed now, and every later use is checked against that. It stays somebody else's, whatever
+        tags it brought: only `serve.allow_pickle` lets it use code or types of its own.
 
         Raises:
             UsageError: there is no such version or run.
@@ -268,11 +284,11 @@ class MlflowRegistry:
         run_id = str(found.run_id or "")
         if found.name != self.model:
             found = self._copy_version(found)
-        if HASH_TAG not in found.tags:
+        if HASH_TAG not in found.tags:  # neither ours nor adopted before
             with tempfile.TemporaryDirectory(dir=_made(cache)) as scratch:
                 folder = self._download(str(found.source), Path(scratch))
                 digest = model_folder.tree_sha256(folder)
-            for key, value in {RUN_TAG: run_id, HASH_TAG: digest}.items():
+            for key, value in {RUN_TAG: run_id, ADOPTED_TAG: "true", HASH_TAG: digest}.items():
                 self.client.set_model_version_tag(self.model, found.version, key, value)
         return self.get(int(found.version))
 
@@ -455,8 +471,10 @@ class MlflowRegistry:
             if version.source == other.source:
                 return version
         self._ensure_model()
+        # A hash that came with it proves nothing: it is taken anew.
+        tags = {key: value for key, value in other.tags.items() if key not in {HASH_TAG, RUN_TAG, ADOPTED_TAG}}
         return self.client.create_model_version(
-            self.model, other.source, other.run_id or None, tags=dict(other.tags), await_creation_for=None
+            self.model, other.source, other.run_id or None, tags=tags, await_creation_for=None
         )
 
     def _search(self, query: str) -> Sequence[Any]:
@@ -499,9 +517,11 @@ class MlflowRegistry:
         from mlflow.exceptions import MlflowException
 
         metrics: Mapping[str, float] = {}
+        logged = ""
         if raw.run_id:
             with suppress(MlflowException):
-                metrics = dict(self.client.get_run(raw.run_id).data.metrics)
+                data = self.client.get_run(raw.run_id).data
+                metrics, logged = dict(data.metrics), data.tags.get(HASH_TAG, "")
         number = int(raw.version)
         return ModelVersion(
             name=str(raw.name),
@@ -513,6 +533,7 @@ class MlflowRegistry:
             metrics=metrics,
             status=str(raw.status).lower(),
             source=str(raw.source),
+            own=bool(logged) and raw.tags.get(HASH_TAG) == logged and ADOPTED_TAG not in raw.tags,
         )
 
 
@@ -529,6 +550,8 @@ def _mlflow(*parts: str) -> Any:
             importlib.import_module(f"mlflow.{part}")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # It prints a traceback of what it also raises.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return mlflow
 
 

@@ -1,13 +1,15 @@
 """A model's folder on disk: its hash, what it says about itself, and loading it.
 
 A model file is hostile until its content hash is the one recorded when it was made: `load` opens only
-skops and ONNX files, and pickles only where `serve.allow_pickle` says so. Loading needs no MLflow except for
-flavours that only MLflow can open.
+skops and ONNX files, and pickles only where `serve.allow_pickle` says so. What the folder says about itself counts
+only where a run of this project made it: another's MLmodel file could name anything as trusted. Loading needs no MLflow
+except for flavours that only MLflow can open.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +28,10 @@ MODEL_FILE = "MLmodel"
 _CHUNK = 1 << 20
 # Loaders whose file formats hold data only. Everything else may run code of the file's choosing.
 _SAFE_LOADERS = frozenset({"mlflow.onnx", "mlflow.xgboost", "mlflow.catboost"})
+# Classes of these packages compute; their functions and test helpers may do more (numpy.testing runs text as code).
+_SAFE_PACKAGES = frozenset({"sklearn", "numpy", "scipy"})
+_UNSAFE_PARTS = frozenset({"testing", "_testing", "tests", "f2py", "distutils", "externals"})
+_SAFE_BUILTINS = frozenset({"builtins.complex", "builtins.frozenset", "builtins.range", "builtins.slice"})
 
 
 class Predictor(Protocol):
@@ -106,11 +112,17 @@ def needs_pickle(folder: Path) -> bool:
     return flavors.get("python_function", {}).get("loader_module") not in _SAFE_LOADERS
 
 
-def load(folder: Path, *, allow_pickle: bool) -> Predictor:
+def load(folder: Path, *, allow_pickle: bool, own: bool = False) -> Predictor:
     """Open the model of `folder` as something that predicts from a frame of its inputs.
 
+    Args:
+        folder: an MLflow model.
+        allow_pickle: whether it may run code of its choosing.
+        own: whether a training run of this project made the folder and its hash is still the recorded one. Only then
+            its own code is imported, and types count as trusted because it says so.
+
     Raises:
-        Permanent: it needs a pickle and `serve.allow_pickle` is false.
+        Permanent: it needs a pickle, or somebody else's code or types, and `serve.allow_pickle` is false.
         TidegateError: the file cannot be opened.
     """
     known = facts(folder)
@@ -118,6 +130,12 @@ def load(folder: Path, *, allow_pickle: bool) -> Predictor:
         raise Permanent(
             f"The model in {folder.name}/ can only be opened with pickle, which may run any code.",
             "Save it with skops or ONNX, or set `serve: {allow_pickle: true}` if you trust who made it.",
+        )
+    if not (allow_pickle or own) and (brought := _brings(folder, known)):
+        raise Permanent(
+            f"The model in {folder.name}/ is not of this project and brings {brought}, which may run any code.",
+            "Save it with scikit-learn's types only, or as ONNX, or set `serve: {allow_pickle: true}` if you trust who "
+            "made it.",
         )
     with folder_code(folder):
         try:
@@ -131,6 +149,32 @@ def load(folder: Path, *, allow_pickle: bool) -> Predictor:
                 f"The model in {folder} cannot be opened: {type(error).__name__}: {error}",
                 "It may need a package or file that is not here; `train.code` names code that travels with a model.",
             ) from error
+
+
+def _brings(folder: Path, known: FolderFacts) -> str:
+    """What of a folder could run code that is neither ours nor of a library we know; empty if nothing."""
+    if (folder / "code").exists() or any(flavor.get("code") for flavor in known.flavors.values()):
+        return "Python files of its own"
+    if "sklearn" in known.flavors:
+        flavor = known.flavors["sklearn"]
+        if Path(flavor.get("pickled_model") or "").name != flavor.get("pickled_model"):
+            return "a model file outside its folder"
+        strange = [name for name in flavor.get("skops_trusted_types") or () if not _harmless(str(name))]
+        return f"the types {', '.join(map(str, strange))}" if strange else ""
+    wanted = str(known.flavors.get("xgboost", {}).get("model_class", "xgboost."))
+    return "" if wanted.startswith("xgboost.") else f"the class {wanted}"
+
+
+def _harmless(name: str) -> bool:
+    """Whether this is a class of a numeric library, which a file may have filled but not written."""
+    module, _, kind = name.rpartition(".")
+    parts = module.split(".")
+    if parts[0] not in _SAFE_PACKAGES or not _UNSAFE_PARTS.isdisjoint(parts):
+        return name in _SAFE_BUILTINS
+    try:
+        return isinstance(getattr(importlib.import_module(module), kind, None), type)
+    except ImportError:
+        return False
 
 
 @contextmanager

@@ -70,6 +70,7 @@ class Source:
     """The model to package: an MLflow model folder and what the registry calls it.
 
     `task`, `columns` and `hooks` are for a model that tidegate did not train; its own MLmodel file wins.
+    `own` is false for a model that no run of this project made: it may bring neither code nor types of its own.
     """
 
     folder: Path
@@ -78,6 +79,7 @@ class Source:
     task: Task = "custom"
     columns: Sequence[Column] = ()
     hooks: Path | None = None
+    own: bool = True
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def _fill(bundle: Path, source: Source, holdout: pd.DataFrame, truth: Any, serve
     described = _describe(source, holdout, serve)
     if described.hooks:
         _copy_code(source, bundle / "code")
-    loaded = model_folder.load(source.folder, allow_pickle=serve.allow_pickle)
+    loaded = model_folder.load(source.folder, allow_pickle=serve.allow_pickle, own=source.own)
     hooked = hooks.load(bundle / "code" / described.hooks) if described.hooks else hooks.Hooks()
     every = slice(None, None, max(1, len(holdout) // COMPARED_ROWS))
     some = holdout.iloc[every]

@@ -251,6 +251,7 @@ class FakeRegistry:
             data_md5=source.data.md5,
             status="ready",
             source=str(self._folder / run.run_id),
+            own=True,
         )
         self.versions.append(made)
         return self.get(made.version)

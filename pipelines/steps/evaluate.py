@@ -41,7 +41,7 @@ def run(project: Project, progress: Progress) -> None:
     trained = RunFile.read(project.out_dir)
     prepared = prepare_data(project)
     with progress.task(f"predict {len(prepared.split.holdout):,} holdout rows"):
-        scored = score_folder(project, prepared, project.out_dir / MODEL_FOLDER)
+        scored = score_folder(project, prepared, project.out_dir / MODEL_FOLDER, own=True)
     frame = holdout(prepared)
     with progress.task("metrics and plots"):
         evaluation = evaluate(project, scored, frame)
@@ -75,8 +75,10 @@ def evaluate(project: Project, scored: Scored, frame: pd.DataFrame) -> Evaluatio
     )
 
 
-def score_folder(project: Project, prepared: Prepared, folder: Path) -> Scored:
+def score_folder(project: Project, prepared: Prepared, folder: Path, *, own: bool) -> Scored:
     """The answers of a model folder on the holdout, through its own hook and inputs.
+
+    `own` says whether a run of this project made it, see `model_folder.load`.
 
     Raises:
         TidegateError: a column that the model wants is not in the data, or it cannot be opened.
@@ -86,7 +88,7 @@ def score_folder(project: Project, prepared: Prepared, folder: Path) -> Scored:
     target = prepared.table.target
     truth = target.iloc[prepared.split.holdout].to_numpy()
     classes = known.metadata.get("classes") or _labels(target, project.config.task)
-    model = model_folder.load(folder, allow_pickle=project.config.serve.allow_pickle)
+    model = model_folder.load(folder, allow_pickle=project.config.serve.allow_pickle, own=own)
     inputs = (from_metadata(known.metadata, folder) or prepared.interface).frame(rows)
     return score(model, inputs, truth, project.config.task, classes)
 

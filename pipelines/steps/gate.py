@@ -103,7 +103,7 @@ def run(
             theirs = registry.fetch(champion, project.state_dir / "models")
             old_columns = _columns(interface_of(theirs, prepared))
             try:
-                scored = score_folder(project, prepared, theirs)
+                scored = score_folder(project, prepared, theirs, own=champion.own)
             except TidegateError as error:
                 problems.append(f"version {champion.version} cannot be measured on this holdout: {error.message}")
             else:
@@ -236,7 +236,7 @@ def _latency(project: Project, interface: Interface, frame: pd.DataFrame, predic
         return p99(predict_row, _requests(chosen))
     from threadpoolctl import threadpool_limits
 
-    model = model_folder.load(project.out_dir / MODEL_FOLDER, allow_pickle=project.config.serve.allow_pickle)
+    model = model_folder.load(project.out_dir / MODEL_FOLDER, allow_pickle=project.config.serve.allow_pickle, own=True)
 
     def predict(row: pd.DataFrame) -> object:
         return model.predict(interface.frame(row))

@@ -118,7 +118,8 @@ class Model:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         from tidegate.registry import model_folder
 
-        model = model_folder.load(self.folder / "model", allow_pickle=self.manifest.allow_pickle)
+        # Packaging refuses what is not the project's own, and a release names its bundle by the hash of all of it.
+        model = model_folder.load(self.folder / "model", allow_pickle=self.manifest.allow_pickle, own=True)
         inputs = self.manifest.inputs
         return lambda rows: run_native(model, tensors.native_frame(inputs, self.columns(rows)))
 

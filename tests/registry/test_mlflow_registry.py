@@ -57,6 +57,7 @@ def test_registering_twice_makes_one_version(registry: MlflowRegistry, tmp_path:
     assert registry.register(RunRef(run_id)) == first
     (only,) = registry.list()
     assert (only.version, only.run_id, only.git_commit, only.data_md5) == (1, run_id, "abc", "0" * 32)
+    assert only.own
     assert only.metrics == {"roc_auc": 0.75}
     assert only.status == "ready"
 
@@ -124,7 +125,7 @@ def test_fetch_gives_the_registered_content_and_repairs_its_own_copy(registry: M
     folder = registry.fetch(made, tmp_path / "cache")
     (folder / "model.skops").write_bytes(b"damaged")
     folder = registry.fetch(made, tmp_path / "cache")
-    model = model_folder.load(folder, allow_pickle=False)
+    model = model_folder.load(folder, allow_pickle=False, own=made.own)
     assert list(model.predict(pd.DataFrame({"price": [0.0, 3.0]}))) == [0, 1]
 
 
@@ -138,11 +139,23 @@ def test_a_version_that_tidegate_did_not_make_is_used_only_once_adopted(
     registry.client.create_model_version("other", f"models:/{model_id}", run_id)
     made = registry.adopt("other/1", tmp_path / "cache")
     assert registry.adopt("other/1", tmp_path / "cache") == made
-    assert (made.name, made.version) == ("demand", 1)
+    assert (made.name, made.version, made.own) == ("demand", 1, False)
     assert registry.fetch(made, tmp_path / "cache").is_dir()
     registry.client.delete_model_version_tag("demand", "1", "tidegate.model.sha256")
     with pytest.raises(Permanent, match="no recorded content hash"):
         registry.fetch(made, tmp_path / "cache")
+
+
+def test_a_hash_that_an_adopted_version_brings_is_not_believed(registry: MlflowRegistry, tmp_path: Path) -> None:
+    """Its content is hashed anew, and it does not pass for one of ours."""
+    (model_id,) = registry.logged_models(run_id := _logged(registry, tmp_path))
+    registry.client.create_registered_model("other")
+    tags = {"tidegate.model.sha256": "f" * 64, "tidegate.run": run_id, "team": "search"}
+    registry.client.create_model_version("other", f"models:/{model_id}", run_id, tags=tags)
+    made = registry.adopt("other/1", tmp_path / "cache")
+    assert registry.fetch(made, tmp_path / "cache").is_dir()
+    assert not registry.get(made.version).own
+    assert registry.client.get_model_version("demand", "1").tags["team"] == "search"
 
 
 def test_a_run_without_a_model_cannot_be_registered(registry: MlflowRegistry) -> None:
