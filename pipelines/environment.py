@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tidegate.core.config import LOCAL
 from tidegate.core.errors import UsageError
 from tidegate.core.project import Project
 from tidegate.core.secret import variables
@@ -86,9 +87,13 @@ def environment_for(project: Project) -> Environment:
     Raises:
         UsageError: its kind is not built yet.
     """
-    if project.env != "local":
+    if project.env != LOCAL:
+        here = project.config.environment(project.env).kind == "local"
         raise UsageError(
-            f"The environment {project.env} is on Kubernetes, which this version cannot deploy to yet.",
-            "Leave out --env, or unset TIDEGATE_ENV, to use the local environment.",
+            f"The environment {project.env} is "
+            + ("another one on this machine" if here else "on Kubernetes")
+            + ", which this version cannot deploy to yet.",
+            "Leave out --env, or unset TIDEGATE_ENV, to use the local environment."
+            + (" A second stack on one machine is a second project folder." * here),
         )
     return Environment(project)

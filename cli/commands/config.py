@@ -16,12 +16,14 @@ def config() -> None:
 
     t = terminal()
     project = t.project
+    warnings = warn_of_ignored()
     document = {
         "kind": "config",
         "root": project.root,
         "env": project.env,
         "store_url": project.store_url,
         "mlflow_uri": without_password(project.mlflow_uri),
+        "warnings": warnings,
         "config": resolved(project.config),
     }
 
@@ -34,6 +36,17 @@ def config() -> None:
         console.print(text, end="", markup=False)
 
     t.show(document, render)
+
+
+def warn_of_ignored() -> tuple[str, ...]:
+    """Say on stderr which keys of the config this version does not act on; they are also returned."""
+    from tidegate.core.not_yet import not_yet
+
+    t = terminal()
+    warnings = not_yet(t.project.config)
+    for sentence in warnings:
+        t.warn(f"Warning: {sentence}")
+    return warnings
 
 
 def without_password(address: str) -> str:

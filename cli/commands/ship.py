@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tidegate.cli.commands.config import warn_of_ignored
 from tidegate.cli.terminal import duration, terminal
 from tidegate.core.errors import ExitCode
 
@@ -43,6 +44,7 @@ def ship(
     t = terminal()
     environment = environment_for(t.project)
     seconds = duration(timeout, "--timeout")
+    warn_of_ignored()
     if release is None:
         shipped = flows.ship(environment, t.progress, wait=not no_wait, timeout=seconds)
     else:

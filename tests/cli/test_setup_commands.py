@@ -37,6 +37,37 @@ def test_config_prints_yaml_that_is_the_same_config(cli: Cli, project: Path) -> 
     assert cli("config", "--json", cwd=project).json["config"] == yaml.safe_load(text.replace("  on:", "  'on':"))
 
 
+def test_keys_that_nothing_acts_on_yet_are_said(cli: Cli, project: Path) -> None:
+    """On stderr and in the document; a config without them warns of nothing."""
+    assert cli("config", "--json", cwd=project).json["warnings"] == []
+    (project / "tidegate.yaml").write_text(CONFIG + "rollout: {shadow: true}\nmonitor: {min_rows: 9}\n")
+    result = cli("config", "--json", cwd=project)
+    assert [sentence.split()[0] for sentence in result.json["warnings"]] == ["rollout.shadow", "monitor"]
+    assert "Warning: rollout.shadow is set, but this version does not act on it yet" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["ship", "up"])
+def test_ship_and_up_warn_before_they_begin(cli: Cli, project: Path, command: str) -> None:
+    """There is no data here, so the command itself fails at once."""
+    (project / "tidegate.yaml").write_text(CONFIG + "notify: [{on: [drift], webhook: env:HOOK}]\n")
+    (project / ".tidegate").write_text("a file where the state's folder would be")
+    result = cli(command, cwd=project)
+    assert result.exit_code != 0
+    assert "Warning: notify is set" in result.stderr
+
+
+@pytest.mark.parametrize(("kind", "said"), [("local", "another one on this machine"), ("kubernetes", "on Kubernetes")])
+def test_an_environment_that_is_not_built_yet_is_called_what_it_is(
+    cli: Cli, project: Path, kind: str, said: str
+) -> None:
+    """A usage error with the way out."""
+    (project / "tidegate.yaml").write_text(CONFIG + f"environments: {{two: {{kind: {kind}}}}}\n")
+    result = cli("ps", "--env", "two", "--json", cwd=project)
+    assert result.exit_code == 2
+    assert result.json["message"] == f"The environment two is {said}, which this version cannot deploy to yet."
+    assert "Leave out --env" in result.json["hint"]
+
+
 def test_config_never_prints_a_password(cli: Cli, project: Path) -> None:
     """MLFLOW_TRACKING_URI may hold one."""
     result = cli("config", cwd=project, env={"MLFLOW_TRACKING_URI": "https://ada:hunter2@mlflow.example.org"})

@@ -1,0 +1,42 @@
+"""What tidegate.yaml asks for and this version does not do, so that nobody relies on it in silence.
+
+These keys are part of the format and checked like all others; each leaves this table with the version that acts on it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from tidegate.core.config import Config
+
+# Path of a key, and what happens instead. A path that names a section stands for all its keys.
+_KEYS: Final = (
+    ("train.image", "training runs with the Python of this machine"),
+    ("train.resources", "training takes what this machine has"),
+    ("serve.id", "requests are named by their prediction id only"),
+    ("serve.capture", "no predictions are kept, so nothing of them is written, hashed or deleted"),
+    ("image", "no images are built"),
+    ("rollout.unit.window", "only errors and latency are judged, which are known at once"),
+    ("rollout.shadow", "the canary gets its first users without a comparison on copied traffic"),
+    ("monitor", "nothing watches for drift or lost quality"),
+    ("retrain", "nothing starts a training by itself"),
+    ("notify", "nobody is told; `tidegate events` shows what happened"),
+)
+
+
+def not_yet(config: Config) -> tuple[str, ...]:
+    """A sentence for each key that differs from its default and changes nothing in this version."""
+    return tuple(
+        f"{path} is set, but this version does not act on it yet: {instead}."
+        for path, instead in _KEYS
+        if _is_set(config, path)
+    )
+
+
+def _is_set(config: Config, path: str) -> bool:
+    section: Any = config
+    *parents, key = path.split(".")
+    for parent in parents:
+        section = getattr(section, parent)
+    return bool(getattr(section, key) != type(section).model_fields[key].default)
