@@ -45,9 +45,7 @@ COMMANDS: Final = MappingProxyType(
         "freeze": Line(_HERE + "freeze:freeze", "Stop automatic retrains and rollouts.", RUN),
         "unfreeze": Line(_HERE + "freeze:unfreeze", "Allow automatic retrains and rollouts again.", RUN),
         "predict": Line(_HERE + "predict:predict", "Predict every row of a file with a released version.", RUN),
-        "package": Line(
-            _HERE + "package:package", "Find a version's Bento, or build it again.", RUN
-        ),
+        "package": Line(_HERE + "package:package", "Find a version's Bento, or build it again.", RUN),
         "why": Line(_HERE + "why:why", "Trace a prediction to its release, run, data and commit.", WATCH),
         "events": Line(_HERE + "events:events", "Show every decision, with who took it.", WATCH),
         "dev": Line(_HERE + "dev:app", "Tools for trying things out.", SETUP),
@@ -142,6 +140,13 @@ def _usage(here: Terminal, error: typer.TyperException) -> int:
 
 
 def _unexpected(here: Terminal, error: Exception) -> int:
+    if type(error).__module__.startswith("mlflow."):
+        from tidegate.registry.mlflow_registry import explain
+
+        known = explain(error)
+        if known is not None:
+            known.__cause__ = error
+            return here.fail(known)
     text = f"An error that tidegate did not expect: {type(error).__name__}: {error}".splitlines()[0]
     wrapped = TidegateError(text, "Please report it; `--traceback` shows where it came from.")
     wrapped.__cause__ = error

@@ -1,7 +1,7 @@
 """Every error a user can meet, and every exit code, in one file.
 
 A message says what happened, a hint says the likely reason and what to type next.
-`Temporary` may be tried again as it is; `Permanent` must not be (exit code 78 in a pod).
+`Temporary` may be tried again as it is; `Permanent` must not be.
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ class RolledBack(TidegateError):
 
 
 class Permanent(TidegateError):
-    """Trying again cannot help."""
-
-    exit_code = ExitCode.DO_NOT_RETRY
+    """Trying again cannot help; `tidegate step` ends with 78 for it, so that a pod is not tried again."""
 
 
 class Temporary(TidegateError):

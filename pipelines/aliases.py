@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tidegate.core.errors import TidegateError
 from tidegate.pipelines.environment import Environment
 from tidegate.registry import sqlite_probe
+from tidegate.registry.mlflow_registry import explain
 from tidegate.registry.state import State
 
 if TYPE_CHECKING:
@@ -46,8 +47,11 @@ def sync(environment: Environment, progress: Progress) -> None:
         file = _file(environment)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(key(state))
-    except (TidegateError, OSError) as error:
-        why = error.message if isinstance(error, TidegateError) else str(error)
+    except Exception as error:
+        known = error if isinstance(error, TidegateError) else explain(error)
+        if known is None and not isinstance(error, OSError):
+            raise
+        why = known.message if known is not None else str(error)
         progress.note(f"MLflow's aliases could not be moved: {why} The ledger is right; they follow later.")
 
 

@@ -46,7 +46,7 @@ def override(file: Path, params: Mapping[str, str]) -> list[str]:
     for key, raw in params.items():
         if key not in nodes:
             raise UsageError(
-                f"-p {key}: train.params in {file.name} has no {key!r}{did_you_mean(key, tuple(nodes))}.",
+                f"-p {key}: train.params in {file.name} has no {key!r}{did_you_mean(key, tuple(nodes))}",
                 f"It has: {', '.join(nodes) or 'none'}. Add a new one to {file.name} first.",
             )
         start, end = nodes[key].start_mark.index, nodes[key].end_mark.index

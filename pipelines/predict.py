@@ -52,10 +52,12 @@ def release_for(environment: Environment, version: int | None) -> Release:
     state = environment.state()
     if version is None:
         if state.champion is None:
-            raise UsageError("There is no champion yet.", "Release the first version: tidegate ship")
+            raise UsageError("There is no champion yet.", "`tidegate ship` releases the first version.")
         return releases.load(environment.store, state.champion)
     found = [one for one, number in state.versions.items() if number == version]
     if not found:
         known = ", ".join(str(number) for number in sorted(set(state.versions.values()))) or "none"
-        raise UsageError(f"Version {version} was never released; released are: {known}.", "tidegate release list")
+        raise UsageError(
+            f"Version {version} was never released; released are: {known}.", "`tidegate release list` shows more."
+        )
     return releases.load(environment.store, found[-1])

@@ -35,6 +35,9 @@ QUIET = {
     "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
     # Without a server in the way, git is asked by us (commit and patch), not by MLflow.
     "GIT_PYTHON_REFRESH": "quiet",
+    # A server that is down is said after ten seconds, not after four minutes; every command can be run again.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
 COMMIT_TAG = "mlflow.source.git.commit"
 DIRTY_TAG = "tidegate.dirty"
