@@ -71,6 +71,12 @@ class Processes:
             if not given_up(release):
                 self._start(release)
 
+    def look_again(self, release: str) -> None:
+        """Notice now if it died since the last `refresh`; the next one starts it again."""
+        if self._environment.deployer.find(release) is None:
+            self.running.pop(release, None)
+            self._answered.pop(release, None)
+
     def starts(self, release: str) -> int:
         """How often it was started since it last worked for a while."""
         return self._attempts[release].count if release in self._attempts else 0

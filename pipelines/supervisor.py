@@ -30,7 +30,8 @@ from tidegate.pipelines.stack import gateway_of, only_one
 from tidegate.registry.ledger import Draft
 from tidegate.registry.state import RolloutState, State, deciding
 from tidegate.rollouts.champion import ChampionWatch
-from tidegate.rollouts.loop import Health, RolloutLoop
+from tidegate.rollouts.health import Health
+from tidegate.rollouts.loop import RolloutLoop
 from tidegate.serving.deploy import Running
 from tidegate.serving.gateway.state import GatewayState
 
@@ -240,8 +241,9 @@ class Stack:
         if self._watch is None or self._watch.release != champion:
             block = self.environment.project.config.advanced.block
             self._watch = ChampionWatch(champion, self.gateway.log, block)
-        why = self._watch.tick(alive=self.processes.alive(champion), ready=self.processes.ready(champion))
-        if why and self.processes.ready(warm):
+        processes, warm_ready = self.processes, self.processes.ready(warm)
+        why = self._watch.tick(alive=processes.alive(champion), ready=processes.ready(champion), warm_ready=warm_ready)
+        if why and warm_ready:
             self._go_back(champion, warm, f"release {champion} is not kept while {warm} is still warm: {why}")
 
     def _go_back(self, champion: str, warm: str, reason: str) -> None:
@@ -278,11 +280,13 @@ class Stack:
 
     def _health(self, rollout: RolloutState) -> Health:
         processes = self.processes
+        if not processes.alive(rollout.canary):
+            # They may have died together, between the look at the one and at the other.
+            processes.look_again(rollout.stable)
         return Health(
             stable_ready=processes.ready(rollout.stable),
             canary_alive=processes.alive(rollout.canary),
             canary_ready=processes.ready(rollout.canary),
-            stable_alive=processes.alive(rollout.stable),
             canary_starts=processes.starts(rollout.canary),
         )
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tidegate.rollouts.health import Silence
 from tidegate.rollouts.judge import DEAD
 from tidegate.rollouts.loop import end_of
 from tidegate.serving.gateway.access_log import AccessLogReader
@@ -31,14 +32,16 @@ class ChampionWatch:
         self._reader = AccessLogReader(log, end_of(log))
         self._block, self._clock = block_seconds, clock
         self._was_ready = False
+        self._silence = Silence()
         self._begin()
 
-    def tick(self, *, alive: bool, ready: bool) -> str:
-        """Why it must go, or nothing."""
+    def tick(self, *, alive: bool, ready: bool, warm_ready: bool) -> str:
+        """Why it must go, or nothing; what stops the warm revision too is held against neither."""
+        silent = self._silence.proven(self._clock(), ready=ready, other_ready=warm_ready)
         self._was_ready = self._was_ready or ready
         if not alive:
             return "its process died"
-        if self._was_ready and not ready:
+        if self._was_ready and silent:
             return "its process does not answer its readiness check"
         return self._failing()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from tidegate.registry.ledger import Draft, Ledger
 from tidegate.registry.state import RolloutState, State, deciding, on_open
 from tidegate.rollouts.block_lines import to_lines
 from tidegate.rollouts.blocks import Block, BlockBuilder, Counts, Exposure
+from tidegate.rollouts.failing import BROKEN_SHARE, CLIENT_LEFT, Failing
+from tidegate.rollouts.health import CanaryWatch, Health
 from tidegate.rollouts.judge import Judge
 from tidegate.rollouts.plan import RolloutPlan
 from tidegate.rollouts.verdict import Verdict
@@ -27,28 +29,11 @@ from tidegate.serving.gateway.access_log import AccessLogReader, AccessRecord, L
 
 # A line is written when its request ends: the service's timeout, the gateway's flush, and some air.
 _LATE = 1.5
-# Loading a large model and its libraries on a slow disk.
-_START_SECONDS = 90.0
-# A process that ends this often before it is ready will not get ready by a fourth attempt.
-_MOST_STARTS = 3
-# A control arm that fails more than this share of its requests is no control.
-_BROKEN_SHARE = 0.5
 _MOST_LATE = 2
-# Statuses for what has none: half an answer began with 200, a client that left saw nothing (499, as nginx logs it).
-_NO_ANSWER, _CLIENT_LEFT = 500, 499
+# Status for what has none: half an answer began with 200.
+_NO_ANSWER = 500
 
 Clock = Callable[[], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """What the supervisor sees: whether the arms' processes live and answer, and how often the canary was started."""
-
-    stable_ready: bool
-    canary_alive: bool
-    canary_ready: bool
-    stable_alive: bool = True
-    canary_starts: int = 1
 
 
 class RolloutLoop:
@@ -68,9 +53,8 @@ class RolloutLoop:
         self.id, self._canary = rollout.id, rollout.canary
         self.plan = RolloutPlan.from_dict(rollout.plan)
         self._ledger, self._store, self._clock = ledger, store, clock
-        self._patience_ends = clock() + _START_SECONDS
-        self._was_ready = False
-        self._resumed = self._condemned = False
+        self._watch, self._failing = CanaryWatch(clock()), Failing(self.plan.block_seconds)
+        self._condemned = False
         self._stable_ready = True
         self._weight = 0
         document = read_checkpoint(store, rollout.id)
@@ -97,7 +81,7 @@ class RolloutLoop:
 
     def lost(self, release: str) -> bool:
         """Whether this is the canary and it has served before: when it is gone, it is not started again."""
-        return release == self._canary and self._was_ready
+        return release == self._canary and self._watch.was_ready
 
     @property
     def condemned(self) -> bool:
@@ -118,18 +102,23 @@ class RolloutLoop:
 
     def tick(self, rollout: RolloutState, health: Health) -> list[str]:
         """Read what is new, judge every block that has ended, decide; returns lines for a person."""
-        said = self._check_health(rollout, health)
-        if said or self._builder is None:
-            return said
+        gone = self._watch.why_stop(health, self._clock())
+        if gone:
+            return self._stop(rollout, gone)
+        if self._builder is None:
+            return []
         self._stable_ready = self._stable_ready and health.stable_ready
         self._builder.add(self._exposures())
+        dead = self._failing.why_stop(stable_ready=health.stable_ready)
+        if dead:
+            return self._stop(rollout, dead)
         blocks = self._builder.close(self._clock() - self._late, ready=True)
         if not blocks and not self._undecided:
             return []
         self._undecided = False
         verdict = self._judge.verdict()
         for block in blocks:
-            verdict = self._judge.update(block if self._has_control(block) else _without_data(block))
+            verdict = self._judge.update(block if self._has_control(block) else _without_control(block))
         self._stable_ready = health.stable_ready
         self._condemned = verdict.decision == "rollback"
         self._store_blocks(blocks)
@@ -139,25 +128,6 @@ class RolloutLoop:
     @property
     def _late(self) -> float:
         return min(_LATE, _MOST_LATE * self.plan.block_seconds)
-
-    def _check_health(self, rollout: RolloutState, health: Health) -> list[str]:
-        """Stop at once what needs no statistics: a canary that died, or never came up."""
-        if self._resumed and not (health.canary_alive or health.stable_alive):
-            # Everything was ended, as by a restart of the machine: nothing is known against the canary.
-            self._was_ready = False
-        self._resumed = False
-        self._was_ready = self._was_ready or health.canary_ready
-        if self._was_ready and not health.canary_alive:
-            return self._stop(rollout, "The canary's process died.")
-        if self._was_ready and not health.canary_ready:
-            return self._stop(rollout, "The canary's process does not answer its readiness check.")
-        if not self._was_ready and not health.canary_alive and health.canary_starts >= _MOST_STARTS:
-            why = f"The canary ended {health.canary_starts} times before it was ready: see `tidegate logs`."
-            return self._stop(rollout, why)
-        if not self._was_ready and self._clock() > self._patience_ends:
-            why = f"The canary did not become ready within {_START_SECONDS:.0f} seconds: see `tidegate logs`."
-            return self._stop(rollout, why)
-        return []
 
     def _stop(self, rollout: RolloutState, reason: str) -> list[str]:
         self._condemned = True
@@ -169,7 +139,9 @@ class RolloutLoop:
             for record in records:
                 if record.rollout == self.id and record.kind == "split" and record.weight and record.attempted:
                     self._follow_weight(record.weight, record.at)
-                    yield exposure(record)
+                    seen = exposure(record)
+                    self._failing.add(seen)
+                    yield seen
 
     def _follow_weight(self, weight: int, at: float) -> None:
         """The log tells of a step that began while nobody was here to see it: the share only grows."""
@@ -179,7 +151,7 @@ class RolloutLoop:
 
     def _has_control(self, block: Block) -> bool:
         attempts = block.attempts
-        return self._stable_ready and attempts.x0 <= _BROKEN_SHARE * max(attempts.n0, 1)
+        return self._stable_ready and attempts.x0 <= BROKEN_SHARE * max(attempts.n0, 1)
 
     def _act(self, verdict: Verdict, keep: float) -> list[str]:
         """Turn the verdict into the event that follows, if any."""
@@ -228,7 +200,8 @@ class RolloutLoop:
             "builder": builder.checkpoint() if builder else None,
             "judge": self._judge.state(),
             "weight": self._weight,
-            "was_ready": self._was_ready,
+            "was_ready": self._watch.was_ready,
+            "failing": self._failing.state(),
             "verdict": (verdict or self._judge.verdict()).to_dict(),
             "at": self._clock(),
         }
@@ -240,7 +213,8 @@ class RolloutLoop:
         self._reader = AccessLogReader(log, self._saved)
         self._judge = Judge(self.plan, document["judge"])
         self._weight = document["weight"]
-        self._was_ready, self._resumed = document.get("was_ready", False), True
+        self._watch = CanaryWatch(self._clock(), was_ready=document.get("was_ready", False))
+        self._failing = Failing(self.plan.block_seconds, document.get("failing"))
         self._builder = None
         if document["builder"] is not None:
             seen = b"".join(self._store.read(path) for path in self._store.list(f"rollouts/{self.id}/seen"))
@@ -265,7 +239,7 @@ def exposure(record: AccessRecord) -> Exposure:
         at=record.at,
         unit=record.unit or "",
         arm=record.arm or "stable",
-        status=max(record.status, _NO_ANSWER) if record.failed else record.status or _CLIENT_LEFT,
+        status=max(record.status, _NO_ANSWER) if record.failed else record.status or CLIENT_LEFT,
         seconds=seconds if seconds is not None else float("inf"),
         forced=record.kind != "split",
         served_by=record.arm or "" if answered else "",
@@ -285,9 +259,11 @@ def _checkpoint(rollout: str) -> str:
     return f"rollouts/{rollout}/checkpoint.json"
 
 
-def _without_data(block: Block) -> Block:
-    """The same interval with nothing to compare; it passes time and proves nothing."""
-    return replace(block, metrics={}, attempts=Counts())
+def _without_control(block: Block) -> Block:
+    """The same interval with nothing to compare; it passes time, and only a canary that fails alone ends by it."""
+    attempts = block.attempts
+    alone = attempts.n0 > 0 and attempts.x0 <= BROKEN_SHARE * attempts.n0
+    return replace(block, metrics={}, attempts=attempts if alone else Counts())
 
 
 def _is_open(state: State, rollout: str) -> bool:

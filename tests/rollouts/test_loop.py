@@ -24,8 +24,9 @@ from tidegate.registry.ledger import Draft, Event, Ledger
 from tidegate.registry.state import RolloutState, deciding, fold, start
 from tidegate.rollouts.block_lines import from_lines
 from tidegate.rollouts.drivers.local import LocalDriver
+from tidegate.rollouts.health import Health
 from tidegate.rollouts.judge import judge
-from tidegate.rollouts.loop import Health, RolloutLoop, exposure, read_checkpoint
+from tidegate.rollouts.loop import RolloutLoop, exposure, read_checkpoint
 from tidegate.rollouts.plan import RolloutPlan
 from tidegate.rollouts.planning import make_plan
 from tidegate.serving.gateway.access_log import parse_record, rotated_path
@@ -41,6 +42,11 @@ def fine(_number: int, _arm: str) -> dict[str, Any]:
     return {}
 
 
+def dead(_number: int, arm: str) -> dict[str, Any]:
+    """The canary fails every request."""
+    return {"status": 503} if arm == "canary" else {}
+
+
 def bad(number: int, arm: str) -> dict[str, Any]:
     """The canary fails every fourth request."""
     return {"status": 500} if arm == "canary" and number % 4 == 0 else {}
@@ -51,16 +57,18 @@ class Killed(BaseException):
 
 
 @cache
-def plan_of(section: str) -> RolloutPlan:
+def plan_of(section: str, block: float) -> RolloutPlan:
     """The plan of a `rollout` section, as JSON; forecasts take their time."""
     rollout = Rollout.model_validate(json.loads(section))
-    return make_plan(rollout, rollout_id="o-1", block_seconds=1, units_per_minute=14_400, error_rate=0.01)
+    return make_plan(rollout, rollout_id="o-1", block_seconds=block, units_per_minute=14_400, error_rate=0.01)
 
 
 class World:
     """One rollout with users, a gateway and a supervisor."""
 
-    def __init__(self, folder: Path, *, answer: Answer = fine, users: int = 40, **rollout: Any) -> None:
+    def __init__(
+        self, folder: Path, *, answer: Answer = fine, users: int = 40, block: float = 1, **rollout: Any
+    ) -> None:
         self.now = 1_800_000_000.0
         self.log, self.store = folder / "access.jsonl", MemoryStore()
         self.answer, self.users, self.health = answer, users, WELL
@@ -73,7 +81,7 @@ class World:
             ledger.append(lambda _, data=data: Draft("registered", data))
         ledger.append(lambda _: Draft("deployed", {"release": "r-1"}))
         section = {"guardrails": [GUARDRAIL], "steps": [20, 50], "step": {"min": "3s", "max": "1h"}} | rollout
-        self.plan = plan_of(json.dumps(section))
+        self.plan = plan_of(json.dumps(section), block)
         ledger.append(deciding(start("r-2", self.plan.to_dict(), 60.0, by_hand=False)))
 
     @property
@@ -174,7 +182,7 @@ def test_a_failing_canary_is_rolled_back_with_its_reason(tmp_path: Path) -> None
 
 def test_a_canary_that_only_fails_goes_within_one_block(tmp_path: Path) -> None:
     """Whatever the statistics say, and before `step.min`."""
-    world = World(tmp_path, answer=lambda _, arm: {"status": 503} if arm == "canary" else {})
+    world = World(tmp_path, answer=dead)
     assert world.run() == ["rolled_back"]
     assert "All " in world.events[0].data["reasons"][0]
     # One block of a second, and the grace for late lines.
@@ -183,9 +191,9 @@ def test_a_canary_that_only_fails_goes_within_one_block(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, World]:
-    """The same two rollouts without a kill, and how often each wrote to its store."""
+    """The same rollouts without a kill, and how often each wrote to its store."""
     worlds = {}
-    for name, answer in (("good", fine), ("bad", bad)):
+    for name, answer in (("good", fine), ("bad", bad), ("dead", dead)):
         world = worlds[name] = World(tmp_path_factory.mktemp(name), answer=answer)
         world.writes = 0  # type: ignore[attr-defined]  # only here
 
@@ -198,7 +206,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, World]:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("name", ["good", "bad"])
+@pytest.mark.parametrize("name", ["good", "bad", "dead"])
 def test_a_kill_at_any_write_changes_no_event(
     undisturbed: dict[str, Any], tmp_path: Path, name: str, when: str
 ) -> None:
@@ -224,7 +232,7 @@ def test_a_kill_at_any_write_changes_no_event(
         assert [event.to_json() for event in world.events] == [event.to_json() for event in expected.events], number
 
 
-@pytest.mark.parametrize("name", ["good", "bad"])
+@pytest.mark.parametrize("name", ["good", "bad", "dead"])
 @pytest.mark.parametrize("away", [0.0, 4.2])
 def test_a_restart_after_any_tick_comes_to_the_same_verdict(
     undisturbed: dict[str, World], tmp_path: Path, name: str, away: float
@@ -449,24 +457,123 @@ def test_a_held_canary_that_turns_bad_is_rolled_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("health", "reason"),
+    ("health", "reason", "ticks"),
     [
-        (Health(stable_ready=True, canary_alive=False, canary_ready=False), "process died"),
-        (Health(stable_ready=True, canary_alive=True, canary_ready=False), "readiness check"),
+        (Health(stable_ready=True, canary_alive=False, canary_ready=False), "process died", 1),
+        (Health(stable_ready=True, canary_alive=True, canary_ready=False), "readiness check", 5),
     ],
 )
-def test_a_canary_that_served_and_is_gone_is_rolled_back_at_once(tmp_path: Path, health: Health, reason: str) -> None:
-    """Without waiting for a block; and it is not to be started again."""
-    world = World(tmp_path)
+def test_a_canary_that_served_and_is_gone_is_rolled_back_at_once(
+    tmp_path: Path, health: Health, reason: str, ticks: int
+) -> None:
+    """Without waiting for a block, once it is clear that the other arm is well; and it is not to be started again."""
+    world = World(tmp_path, block=60)
     world.run(4)
     assert world.loop is not None
     assert world.loop.lost("r-2")
     assert not world.loop.lost("r-1")
     world.health = health
-    world.tick()
+    world.run(ticks)
     assert world.kinds == ["rolled_back"]
     assert reason in world.events[0].data["reasons"][0]
     assert world.rollout.results[0].units.keys() == {"stable", "canary"}
+
+
+@pytest.mark.parametrize("first", ["both", "canary", "stable"])
+def test_a_stall_of_both_arms_is_held_against_none(tmp_path: Path, first: str) -> None:
+    """A starved machine answers neither arm; whichever is noticed first, and returns last, the rollout goes on."""
+    world = World(tmp_path)
+    world.run(3)
+    silent = replace(WELL, canary_ready=False)
+    one = {"both": replace(silent, stable_ready=False), "canary": silent, "stable": replace(WELL, stable_ready=False)}
+    for health, ticks in ((one[first], 2), (one["both"], 20), (one[first], 2)):
+        world.health = health
+        assert world.run(ticks) == []
+    world.health = WELL
+    assert world.run() == ["step_passed", "promoted"]
+
+
+@pytest.mark.parametrize("stable_is_back", [False, True])
+def test_processes_that_died_together_are_started_again(tmp_path: Path, stable_is_back: bool) -> None:
+    """Out of memory, say; also when the stable one has been started again already, and then takes its time."""
+    world = World(tmp_path)
+    world.run(3)
+    assert world.loop is not None
+    world.health = Health(stable_ready=False, canary_alive=False, canary_ready=False, canary_starts=9)
+    world.tick()
+    assert (world.kinds, world.loop.lost("r-2")) == ([], False)
+    world.now += 300
+    world.tick()
+    world.health = replace(world.health, stable_ready=stable_is_back, canary_alive=True)
+    world.tick()
+    world.now += 30
+    assert world.run(1) == []
+    world.health = WELL
+    assert world.run() == ["step_passed", "promoted"]
+
+
+def test_a_canary_that_cannot_start_ends_once_the_other_arm_could(tmp_path: Path) -> None:
+    """Attempts while neither started are not counted."""
+    world = World(tmp_path)
+    world.health = Health(stable_ready=False, canary_alive=False, canary_ready=False, canary_starts=7)
+    world.tick()
+    world.health = replace(world.health, stable_ready=True, canary_starts=9)
+    world.tick()
+    assert world.kinds == []
+    world.health = replace(world.health, canary_starts=10)
+    world.tick()
+    assert "ended 3 times" in world.events[0].data["reasons"][0]
+
+
+@pytest.mark.parametrize("stable_ready", [True, False])
+def test_a_canary_that_turns_dead_goes_long_before_its_block_ends(tmp_path: Path, stable_ready: bool) -> None:
+    """A block of a minute, half of it good; whether or not the stable arm misses its checks, as long as it answers."""
+    world = World(tmp_path, block=60)
+    assert world.run(60) == []
+    world.answer, world.health = dead, replace(WELL, stable_ready=stable_ready)
+    turned = world.now
+    assert world.run() == ["rolled_back"]
+    assert "requests to the canary failed within" in world.events[0].data["reasons"][0]
+    assert world.now - turned <= 4
+
+
+@pytest.mark.parametrize("stable_ready", [True, False])
+def test_an_outage_of_both_arms_stops_nothing(tmp_path: Path, stable_ready: bool) -> None:
+    """What they both need is away; when it is back, the rollout goes on."""
+    world = World(tmp_path)
+    world.run(3)
+    world.answer = lambda _number, _arm: {"status": 503}
+    world.health = replace(WELL, stable_ready=stable_ready)
+    assert world.run(30) == []
+    world.answer, world.health = fine, WELL
+    assert world.run() == ["step_passed", "promoted"]
+
+
+def test_the_block_of_a_dead_canary_counts_without_a_ready_control(tmp_path: Path) -> None:
+    """Too few users for the quick stop, and a stable arm that answers though it misses its checks."""
+    world = World(tmp_path, users=0)
+    world.run(1)
+    world.health = replace(WELL, stable_ready=False)
+    unlucky = next(unit for unit in map(str, range(99)) if assigned_arm("o-1", unit, 20) == "canary")
+    happy = next(unit for unit in map(str, range(99)) if assigned_arm("o-1", unit, 20) == "stable")
+    for index in range(30):
+        world.write(world.line(unlucky, world.now + index / 40, status=500), world.line(happy, world.now + index / 40))
+    world.traffic(3.0)
+    world.tick()
+    assert world.kinds == ["rolled_back"]
+    assert "requests to the canary failed within 1 seconds" in world.events[0].data["reasons"][0]
+
+
+def test_one_broken_client_is_not_everybody(tmp_path: Path) -> None:
+    """It tries again all the time, and for a while nobody else meets the canary."""
+    world = World(tmp_path, users=0, block=60)
+    world.run(1)
+    unlucky = next(unit for unit in map(str, range(99)) if assigned_arm("o-1", unit, 20) == "canary")
+    for _ in range(12):
+        world.write(*(world.line(unlucky, world.now + index / 200, status=500) for index in range(60)))
+        world.traffic()
+        world.tick()
+    assert world.kinds == []
 
 
 def test_a_canary_may_take_its_time_to_load_but_not_forever(tmp_path: Path) -> None:
