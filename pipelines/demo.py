@@ -203,12 +203,25 @@ def _tidegate(root: Path, *arguments: str) -> list[str]:
 def _running(root: Path, environment: Environment) -> Iterator[None]:
     """The stack, as `tidegate up -d` starts it; stopped whatever happens."""
     try:
-        done = subprocess.run(_tidegate(root, "up", "--detach"), capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise TidegateError("The stack did not start.", done.stderr.strip())
+        _start(root)
         yield
     finally:
         stack.down(environment)
+
+
+def _start(root: Path) -> None:
+    starting = subprocess.Popen(
+        _tidegate(root, "up", "--detach"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        _, said = starting.communicate()
+    except BaseException:
+        # It ends what it has begun before it ends itself.
+        starting.terminate()
+        starting.communicate()
+        raise
+    if starting.returncode:
+        raise TidegateError("The stack did not start.", said.strip())
 
 
 @contextmanager

@@ -26,7 +26,10 @@ def demo(
     t = terminal()
     if keep is not None and keep.exists():
         raise UsageError(f"{keep} exists already.", "Name a new folder.")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Both end the story as Ctrl-C does, unless `nohup` asked for the opposite: its processes must not outlive it.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="tidegate-demo-"))
     try:
         document = Demo(folder / "digits", t.progress).run()

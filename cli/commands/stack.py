@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tidegate.cli.commands.config import warn_of_ignored, without_password
 from tidegate.cli.terminal import terminal
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def up(
 
     t = terminal()
     environment = environment_for(t.project)
+    warn_of_ignored()
     if detach:
         _detach(environment)
     else:
@@ -138,18 +140,32 @@ def _detach(environment: Environment) -> None:
     log = environment.log_dir / "up.log"
     began = log.stat().st_size if log.exists() else 0
     command = [sys.executable, "-m", "tidegate.cli", "-C", str(environment.project.root), "up"]
+    _obey_the_end()
     with log.open("ab") as output:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=os.environ
         )
-    with t.progress.task("start the gateway and the model"):
-        document = _wait_until_ready(environment, child)
+    try:
+        with t.progress.task("start the gateway and the model"):
+            document = _wait_until_ready(environment, child)
+    except BaseException:
+        # Whoever stops this wants no stack; the folder may be about to go.
+        child.terminate()
+        child.wait()
+        raise
     if document is not None:
         t.show(document, lambda console: _print_ready(console, document, environment))
         return
     said = log.read_bytes()[began:].decode(errors="replace").strip()
     what = "stopped at once" if child.poll() is not None else f"was not ready within {_START_SECONDS:.0f} s"
     raise TidegateError(f"The stack {what}.", f"It said:\n{said}" if said else "See `tidegate logs`.")
+
+
+def _obey_the_end() -> None:
+    """End as by Ctrl-C when a terminal closes or a script is ended, unless `nohup` asked for the opposite."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _wait_until_ready(environment: Environment, child: subprocess.Popen[bytes]) -> dict[str, Any] | None:
@@ -184,6 +200,7 @@ def _print_ready(console: Console, document: dict[str, Any], environment: Enviro
         return
     console.print("Try it:", markup=False)
     console.print(curl(environment, document["gateway"]), markup=False, soft_wrap=True)
-    console.print(
-        f"MLflow's pages: mlflow ui --backend-store-uri {environment.project.mlflow_uri}", markup=False, soft_wrap=True
-    )
+    uri = environment.project.mlflow_uri
+    # Only a file can be opened by whoever reads this; anything else has a server of its own.
+    pages = f"mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite:") else without_password(uri)
+    console.print(f"MLflow's pages: {pages}", markup=False, soft_wrap=True)
