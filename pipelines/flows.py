@@ -376,7 +376,7 @@ def rollback(environment: Environment, release: str | None, reason: str, progres
     """
 
     def decide(state: State) -> Draft:
-        target = release or (state.history[-1] if state.history else None)
+        target = release or state.previous
         if target is None:
             raise UsageError("There is no earlier champion to go back to.", "`tidegate release list` shows releases.")
         if target == state.champion:

@@ -82,7 +82,10 @@ class Gated:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """An environment of a model. Releases are ids; `history` holds former champions, newest last."""
+    """An environment of a model.
+
+    Releases are ids; `history` holds former champions, newest last; `left` those that a rollback went back from.
+    """
 
     champion: str | None = None
     challenger: str | None = None
@@ -93,7 +96,14 @@ class State:
     rollouts: tuple[RolloutState, ...] = ()
     retired: Retired | None = None
     frozen: str | None = None
+    left: frozenset[str] = frozenset()
     length: int = 0
+
+    @property
+    def previous(self) -> str | None:
+        """The champion before this one that nobody went back from: where a plain rollback goes."""
+        sound = [one for one in self.history if one != self.champion and one not in self.left]
+        return sound[-1] if sound else None
 
     @property
     def rollout(self) -> RolloutState | None:
@@ -189,12 +199,15 @@ def _ended(word: RolloutWord, verdict: str) -> Callable[[State, Event], State]:
 
 def _promoted(state: State, event: Event) -> State:
     ended = _ended("promoted", "promote")(state, event)
-    return _crown(ended, ended.rollouts[-1].canary, event.at, event.data["keep"])
+    canary = ended.rollouts[-1].canary
+    return _crown(replace(ended, left=ended.left - {canary}), canary, event.at, event.data["keep"])
 
 
 def _rollback(state: State, event: Event) -> State:
     if state.open_rollout is not None:
         state = _ended("aborted", "rollback")(state, event)
+    left = state.left | {state.champion} if state.champion else state.left
+    state = replace(state, left=left - {event.data["release"]})
     return _crown(state, event.data["release"], event.at, event.data.get("keep", 0.0))
 
 

@@ -38,9 +38,7 @@ def doctor(context: typer.Context) -> None:
 
 @app.command()
 def traffic(
-    users: Annotated[
-        int, typer.Option(help="How many made-up users ask, thrice each.", min=1, max=100_000)
-    ] = 1000,
+    users: Annotated[int, typer.Option(help="How many made-up users ask, thrice each.", min=1, max=100_000)] = 1000,
 ) -> None:
     """Ask the running gateway as many users: one arm each, the share that was planned, the formula's arms.
 

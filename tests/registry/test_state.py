@@ -125,6 +125,20 @@ def test_a_rollback_ends_the_rollout_and_restores_the_release(ledger: Ledger) ->
     assert state.rollouts[-1].state == "aborted"
 
 
+def test_a_second_rollback_goes_further_back_and_not_to_the_bad_release(ledger: Ledger) -> None:
+    """What somebody went back from is no place to go back to, until it is promoted again."""
+    with_champion(ledger)
+    for number in (2, 3):
+        write(ledger, "registered", release=f"r-{number}", version=number, run_id="x")
+        begin(ledger, f"o-{number}", f"r-{number}")
+        write(ledger, "promoted", rollout=f"o-{number}", keep=0.0)
+    assert fold(ledger.events()).previous == "r-2"
+    assert write(ledger, "rollback", release="r-2", reasons=["bad"]).previous == "r-1"
+    assert write(ledger, "rollback", release="r-1", reasons=["bad too"]).previous is None
+    begin(ledger, "o-4", "r-3")
+    assert write(ledger, "promoted", rollout="o-4", keep=0.0).previous == "r-1"
+
+
 def test_an_unknown_event_stops_the_reader(ledger: Ledger) -> None:
     """An event of a newer tidegate is an error, never skipped."""
     with pytest.raises(UsageError, match="does not know"):
