@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ _PATCH = (
     *("diff", "--cached", "--binary", "--full-index", "--relative", "--no-color", "--no-ext-diff", "--no-textconv"),
     *("--no-renames", "--unified=3", "--src-prefix=a/", "--dst-prefix=b/"),
 )
+# Keys and the usual file of passwords, in any folder.
+_SECRETS = tuple(f":(exclude,glob,icase)**/{name}" for name in (".env", "*.pem", "*.key"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +75,19 @@ def head(root: Path) -> str:
         return ""
 
 
-def work_tree(root: Path) -> WorkTree:
-    """Commit and patch of the project's own folder, untracked files included, ignored ones not.
+def work_tree(root: Path, secrets: Iterable[str] = ()) -> WorkTree:
+    """Commit and patch of the project's own folder, untracked files included, ignored ones and secrets not.
 
-    The patch is made through a temporary index, so that the user's own is left alone.
+    The patch is made through a temporary index, so that the user's own is left alone. It is kept where others read it,
+    so `secrets` (paths relative to `root`) and files that usually are some stay out, whether git follows them or not.
     """
+    wanted = (".", *_SECRETS, *(f":(exclude,literal){path}" for path in secrets))
     commit = head(root)
     with tempfile.TemporaryDirectory() as folder:
         env = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
         if commit:
             git(root, "read-tree", commit, env=env)
-        git(root, "add", "--all", "--", ".", env=env)
+        git(root, "add", "--all", "--", *wanted, env=env)
         # Before the first commit it is compared with the empty tree, whose hash is the repository's own kind.
         base = commit or git(root, "hash-object", "-t", "tree", "--stdin", content=b"").decode().strip()
         diff = git(root, *_PATCH, base, "--", ".", env=env)

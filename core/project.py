@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tidegate.core.config import FILE_NAME, LOCAL, Config, load
 from tidegate.core.errors import UsageError
+from tidegate.core.secret import files
 
 _SQLITE: Final = "sqlite:///"
 
@@ -45,9 +47,29 @@ class Project:
             return _SQLITE + str(self.path(uri.removeprefix(_SQLITE)))
         return uri
 
+    @property
+    def secret_files(self) -> tuple[str, ...]:
+        """Files inside the project that the config refers to as `file:PATH`, relative to its root."""
+        found = []
+        for name in files(_texts(self.config.model_dump(mode="json"))):
+            # The reference starts at the caller's folder, which need not be the project's.
+            for place in (self.path(name), Path(name).absolute()):
+                whole = Path(os.path.normpath(place))
+                if whole.is_relative_to(self.root) and whole != self.root:
+                    found.append(whole.relative_to(self.root).as_posix())
+        return tuple(dict.fromkeys(found))
+
     def path(self, relative: str | Path) -> Path:
         """A path of the project, absolute; an absolute one stays as it is."""
         return self.root / relative
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
 
 
 def find(start: Path) -> Path:

@@ -33,6 +33,12 @@ def variables(references: Iterable[str]) -> frozenset[str]:
     return frozenset(name for kind, _, name in (one.partition(":") for one in references) if kind == "env")
 
 
+def files(references: Iterable[str]) -> tuple[Path, ...]:
+    """The files that hold one of these secrets; whoever keeps the project's files leaves them out."""
+    named = (name for kind, _, name in (one.partition(":") for one in references) if kind == "file" and name)
+    return tuple(Path(name).expanduser() for name in named)
+
+
 def _content(name: str, reference: str) -> str:
     hint = f"tidegate.yaml refers to it: {reference}."
     try:

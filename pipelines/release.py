@@ -151,7 +151,9 @@ def _record(
 
     project = environment.project
     version, bento = built
-    tree = git.work_tree(project.root) if git.is_repository(project.root) else git.WorkTree("", b"")
+    tree = (
+        git.work_tree(project.root, project.secret_files) if git.is_repository(project.root) else git.WorkTree("", b"")
+    )
     files = _files(project, tree)
     release = Release(
         model=project.config.model,

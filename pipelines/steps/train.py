@@ -177,7 +177,7 @@ def run_source(project: Project, data: DatasetRef) -> RunSource:
     from tidegate.core import git
     from tidegate.registry import RunSource
 
-    tree = git.work_tree(project.root) if git.is_repository(project.root) else None
+    tree = git.work_tree(project.root, project.secret_files) if git.is_repository(project.root) else None
     return RunSource(
         data=data,
         params=dict(project.config.train.params),

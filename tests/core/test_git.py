@@ -127,6 +127,27 @@ def test_a_project_in_a_subfolder_sees_only_itself(repo: Path) -> None:
     assert b"kept.txt" not in diff
 
 
+def test_secrets_stay_out_whether_git_follows_them_or_not(repo: Path) -> None:
+    """Named ones, and files that usually are some, in any folder; everything else is in."""
+    (repo / "sub").mkdir()
+    named = ["keys.txt", "sub/odd [name]*.txt"]
+    usual = [".env", "sub/.env", "server.pem", "sub/SERVER.KEY"]
+    (repo / "server.pem").write_text("old")
+    commit(repo)
+    for name in (*named, *usual, "sub/keys.txt", ".env.example"):
+        (repo / name).write_text(f"hunter2 of {name}\n")
+    tree = work_tree(repo, named)
+    said = [line for line in tree.diff.decode().splitlines() if line.startswith("+hunter2")]
+    assert sorted(said) == ["+hunter2 of .env.example", "+hunter2 of sub/keys.txt"]
+    assert b"server.pem" not in tree.diff
+
+
+def test_a_changed_secret_alone_makes_nothing_dirty(git_repo: Path) -> None:
+    """Also before the first commit."""
+    (git_repo / ".env").write_text("PASSWORD=hunter2\n")
+    assert work_tree(git_repo) == WorkTree("", b"")
+
+
 TASTES = {
     "color.ui": "always",
     "diff.noprefix": "true",

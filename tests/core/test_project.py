@@ -71,3 +71,23 @@ def test_waiting_threads_sleep_unless_the_user_says_otherwise() -> None:
     environment["OMP_WAIT_POLICY"] = "active"
     share_processors(environment)
     assert environment == {"OMP_WAIT_POLICY": "active"}
+
+
+def test_files_of_secrets_inside_the_project_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the config refers to them, also for another environment; from the project's folder or the caller's."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "tidegate.yaml").write_text(
+        CONFIG
+        + f"""
+serve: {{auth: {{api_keys: 'file:keys.txt'}}}}
+notify:
+  - {{on: [drift], webhook: 'file:/etc/hook'}}
+  - {{on: [drift], webhook: 'file:{tmp_path}/sub/../hook.txt'}}
+  - {{on: [drift], webhook: 'env:HOOK'}}
+environments: {{prod: {{serve: {{auth: {{api_keys: 'file:prod.txt'}}}}}}}}
+"""
+    )
+    monkeypatch.chdir(tmp_path)
+    assert open_project(tmp_path).secret_files == ("keys.txt", "hook.txt", "prod.txt")
+    monkeypatch.chdir(tmp_path / "sub")
+    assert "sub/keys.txt" in open_project(tmp_path).secret_files

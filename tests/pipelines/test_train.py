@@ -67,13 +67,19 @@ def test_the_data_is_read_once_until_it_or_what_divides_it_changes(project: Proj
 
 
 def test_an_uncommitted_change_is_kept_as_a_patch(project: Project, rewrite: Rewrite) -> None:
-    """A dirty tree is tagged, and the difference to the commit is an artifact of the run."""
+    """A dirty tree is tagged, and the difference to the commit is an artifact of the run; secrets are not in it."""
     changed = rewrite(project, "train.py", 'params["C"]', 'params["C"] * 2')
+    changed = rewrite(
+        changed, "tidegate.yaml", "gate:", f"serve: {{auth: {{api_keys: 'file:{project.root}/k'}}}}\ngate:"
+    )
+    for name in ("k", ".env"):
+        (project.root / name).write_text("hunter2")
     result = _train(changed)
     client = open_registry(changed).client
     assert client.get_run(result.run_id).data.tags["tidegate.dirty"] == "true"
     patch = Path(client.download_artifacts(result.run_id, "git/dirty.patch"))
     assert 'params["C"] * 2' in patch.read_text()
+    assert "hunter2" not in patch.read_text()
 
 
 def test_nothing_changed_means_nothing_runs_and_nothing_heavy_is_imported(project: Project) -> None:
