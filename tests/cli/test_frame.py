@@ -161,6 +161,19 @@ def test_an_unexpected_error_is_one_line_and_a_request(cli: Cli, broken: Cli) ->
     assert cli("schema", "--json").json["exit_code"] == 1
 
 
+def test_only_a_step_tells_a_pod_not_to_try_again(cli: Cli, broken: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no new attempt can mend is exit code 78 for a scheduler, and an error like any other for a person."""
+    from tidegate.core.errors import Permanent
+
+    def fail() -> None:
+        """Fail."""
+        raise Permanent("The data is not what was recorded.", "Restore it.")
+
+    broken(fail)
+    monkeypatch.setattr("tidegate.cli.commands.step._run", lambda *_: fail())
+    assert (cli("schema").exit_code, cli("step", "train").exit_code) == (1, 78)
+
+
 def test_a_document_that_is_out_is_not_followed_by_another(cli: Cli, broken: Cli) -> None:
     """A command that shows its result and then fails still prints exactly one document."""
     from tidegate.cli.terminal import terminal
