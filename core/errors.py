@@ -64,12 +64,6 @@ class ContractFailed(TidegateError):
     exit_code = ExitCode.REFUSED
 
 
-class GateFailed(TidegateError):
-    """The challenger did not pass the gate."""
-
-    exit_code = ExitCode.REFUSED
-
-
 class Conflict(TidegateError):
     """Somebody else decided first; the message says who and what."""
 
@@ -78,12 +72,6 @@ class Inconclusive(TidegateError):
     """There is not enough evidence for either answer."""
 
     exit_code = ExitCode.INCONCLUSIVE
-
-
-class RolledBack(TidegateError):
-    """The judge, or a person, sent the canary back."""
-
-    exit_code = ExitCode.ROLLED_BACK
 
 
 class Permanent(TidegateError):

@@ -1,7 +1,7 @@
 """The gate's decision: measured facts and the `gate` section in, a GateResult with every reason out. No I/O.
 
-Nothing that could not be measured passes: a metric without a bound, a slice column that is not there and a latency
-nobody measured are reasons to refuse.
+Nothing that could not be measured passes: a metric that is no number or has no bound, and a latency or size that is
+limited but was not measured, are reasons to refuse.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Facts:
         comparisons: of the decisive metric, the checks and the slices.
         problems: what could not be measured, a sentence each.
         notes: what a reader should know, a sentence each.
-        latency_p99: seconds for one row; None if it was not measured.
-        size: bytes of the model; None if it was not measured.
+        latency_p99: seconds for one row; None if it was not measured, which refuses where the gate limits it.
+        size: bytes of the model; None as above.
         columns, champion_columns: what callers send to each.
     """
 
@@ -107,10 +107,11 @@ def decide(facts: Facts, gate: Gate) -> GateResult:
 
 
 def _required(facts: Facts, gate: Gate) -> list[_Finding]:
-    if gate.required is None:
-        return []
+    # Also without a requirement: the first champion would otherwise be one that nobody measured.
     if not math.isfinite(facts.value):
         return [_Finding(good=False, text=f"{facts.metric} is not defined on the holdout")]
+    if gate.required is None:
+        return []
     higher = facts.direction == "higher"
     good = facts.value >= gate.required if higher else facts.value <= gate.required
     word = "at least" if higher else "at most"
@@ -163,10 +164,17 @@ def _accepts(new: str, old: str) -> bool:
 
 def _budgets(facts: Facts, gate: Gate) -> list[_Finding]:
     findings = []
-    if gate.latency_p99 is not None and facts.latency_p99 is not None:
-        text = f"one row takes {facts.latency_p99 * 1e3:.3g} ms at p99, {gate.latency_p99 * 1e3:.3g} ms is allowed"
-        findings.append(_Finding(facts.latency_p99 <= gate.latency_p99, text))
-    if gate.size is not None and facts.size is not None:
-        text = f"the model has {facts.size / 1e6:.3g} MB, {gate.size / 1e6:.3g} MB is allowed"
-        findings.append(_Finding(facts.size <= gate.size, text))
+    if gate.latency_p99 is not None:
+        allowed = f"{gate.latency_p99 * 1e3:.3g} ms is allowed"
+        if facts.latency_p99 is None or not math.isfinite(facts.latency_p99):
+            findings.append(_Finding(good=False, text=f"the latency of one row was not measured, {allowed}"))
+        else:
+            text = f"one row takes {facts.latency_p99 * 1e3:.3g} ms at p99, {allowed}"
+            findings.append(_Finding(facts.latency_p99 <= gate.latency_p99, text))
+    if gate.size is not None:
+        allowed = f"{gate.size / 1e6:.3g} MB is allowed"
+        if facts.size is None:
+            findings.append(_Finding(good=False, text=f"the size of the model was not measured, {allowed}"))
+        else:
+            findings.append(_Finding(facts.size <= gate.size, f"the model has {facts.size / 1e6:.3g} MB, {allowed}"))
     return findings

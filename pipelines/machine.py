@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from tidegate.core.config import Advanced
+from tidegate.core.config import Advanced, Config
 from tidegate.core.errors import ConfigError, TidegateError
 from tidegate.core.git import git
 from tidegate.core.project import Project
@@ -74,6 +74,7 @@ def examine(start: Path, open_project: Callable[[], Project]) -> Iterator[Findin
     yield port("console port", advanced.console_port, "advanced.console_port")
     yield disk(project.root if project else start)
     if project:
+        yield gateway(project.config)
         yield store(project.store_url)
         yield mlflow(project.mlflow_uri)
 
@@ -119,6 +120,18 @@ def envoy() -> Finding:
         return Finding("envoy", "ok", f"{'.'.join(map(str, envoy_version(binary)))} at {binary}")
     except TidegateError as error:
         return Finding("envoy", "problem", error.message, error.hint)
+
+
+def gateway(config: Config) -> Finding:
+    """Whether Envoy takes what the config says of the gateway, its API keys included."""
+    from tidegate.serving.gateway.process import validate
+    from tidegate.serving.gateway.state import GatewaySettings
+
+    try:
+        validate(GatewaySettings.from_config(config))
+    except TidegateError as error:
+        return Finding("gateway", "problem", error.message, error.hint)
+    return Finding("gateway", "ok", "Envoy takes its configuration")
 
 
 def port(name: str, number: int, key: str) -> Finding:

@@ -62,14 +62,6 @@ class Admin:
         found = re.search(r": (\d+)", self._ask("GET", "/stats?filter=^cluster_manager[.]warming_clusters$"))
         return int(found[1]) if found else 0
 
-    def active_requests(self, cluster: str) -> int:
-        """Return how many requests a cluster is working on."""
-        # Envoy writes a colon as an underscore in the names of its stats.
-        name = re.escape(cluster.replace(":", "_"))
-        text = self._ask("GET", f"/stats?filter=^cluster[.]{name}[.]upstream_rq_active$")
-        found = re.search(r": (\d+)", text)
-        return int(found[1]) if found else 0
-
     def reopen_logs(self) -> None:
         """Make Envoy open its access log anew."""
         self._ask("POST", "/reopen_logs")

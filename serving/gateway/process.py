@@ -183,12 +183,6 @@ class Gateway:
         for name in ("envoy.pid", "admin.address"):
             (self.folder / name).unlink(missing_ok=True)
 
-    def active_requests(self, upstream: Upstream) -> int:
-        """Return how many requests are being answered by a revision, in any role: 0 means that it may be stopped."""
-        admin = self._connected()
-        names = [name for name, one in self._current_clusters().items() if one == upstream]
-        return sum(admin.active_requests(name) for name in names)
-
     def rotate(self, *, unread_from: int, max_bytes: int = 64_000_000, keep: int = 16) -> None:
         """Rotate the access log when it is larger than `max_bytes`.
 

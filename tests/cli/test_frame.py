@@ -177,29 +177,29 @@ def test_only_a_step_tells_a_pod_not_to_try_again(cli: Cli, broken: Cli, monkeyp
 def test_a_document_that_is_out_is_not_followed_by_another(cli: Cli, broken: Cli) -> None:
     """A command that shows its result and then fails still prints exactly one document."""
     from tidegate.cli.terminal import terminal
-    from tidegate.core.errors import GateFailed
+    from tidegate.core.errors import ContractFailed
 
     def refuse() -> None:
         """Refuse."""
         terminal().show({"kind": "release", "passed": False, "loss": float("nan"), "path": Path("a")})
-        raise GateFailed("The gate said no.", "Look at the reasons.")
+        raise ContractFailed("The data said no.", "Look at the reasons.")
 
     broken(refuse)
     result = cli("schema", "--json")
     assert result.exit_code == 3
     assert result.json == {"kind": "release", "passed": False, "loss": None, "path": "a"}
-    assert "The gate said no." in result.stderr
+    assert "The data said no." in result.stderr
 
 
 def test_a_stream_ends_with_its_error_as_one_more_line(cli: Cli, broken: Cli) -> None:
     """JSON Lines stay JSON Lines."""
     from tidegate.cli.terminal import terminal
-    from tidegate.core.errors import RolledBack
+    from tidegate.core.errors import ExitCode, TidegateError
 
     def stream() -> None:
         """Stream."""
         terminal().line({"kind": "event"}, "text")
-        raise RolledBack("Slower.")
+        raise TidegateError("Slower.", exit_code=ExitCode.ROLLED_BACK)
 
     broken(stream)
     result = cli("schema", "--json")

@@ -144,6 +144,15 @@ def test_doctor_refuses_an_envoy_that_is_none(cli: Cli, project: Path) -> None:
     assert result.exit_code == 1
 
 
+def test_doctor_lets_envoy_read_the_gateways_settings(cli: Cli, project: Path) -> None:
+    """A missing key is found here, not when `up` starts the gateway."""
+    assert finding(cli("doctor", "--json", cwd=project).json, "gateway")["status"] == "ok"
+    (project / "tidegate.yaml").write_text(CONFIG + "serve: {auth: {api_keys: 'env:NO_SUCH_KEYS'}}\n")
+    result = cli("doctor", "--json", cwd=project)
+    assert "NO_SUCH_KEYS" in finding(result.json, "gateway")["detail"]
+    assert result.exit_code == 1
+
+
 def test_doctor_says_who_git_thinks_you_are(cli: Cli, project: Path, own_machine: Path) -> None:
     """Without an identity it says how to set one."""
     (own_machine / ".gitconfig").write_text("[user]\n\tuseConfigOnly = true\n")

@@ -26,7 +26,7 @@ from tidegate.pipelines.steps import gate as gate_step
 from tidegate.pipelines.steps.train import RunFile
 from tidegate.registry.mlflow_registry import MlflowRegistry, open_registry
 
-FACTS = Facts(metric="roc_auc", value=0.8, direction="higher")
+FACTS = Facts(metric="roc_auc", value=0.8, direction="higher", latency_p99=0.001, size=1000)
 PRICE = Column("price", "number", nullable=False)
 Rewrite = Callable[..., Project]
 
@@ -54,14 +54,25 @@ def test_without_a_champion_only_the_required_value_counts(required: float | Non
 
 def test_required_is_at_most_where_lower_is_better() -> None:
     """An error metric must not exceed its required value."""
-    facts = Facts(metric="rmse", value=2.0, direction="lower")
+    facts = replace(FACTS, metric="rmse", value=2.0, direction="lower")
     assert decide(facts, Gate(required=2.5)).passed
     assert not decide(facts, Gate(required=1.5)).passed
 
 
-def test_a_value_that_is_no_number_never_passes_a_requirement() -> None:
-    """NaN is not at least anything."""
-    assert not decide(replace(FACTS, value=float("nan")), Gate(required=0.1)).passed
+@pytest.mark.parametrize("required", [None, 0.1])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_value_that_is_no_number_never_passes(value: float, required: float | None) -> None:
+    """NaN is not at least anything, and it is no first champion either when nothing is required."""
+    result = decide(replace(FACTS, value=value), Gate(required=required))
+    assert not result.passed
+    assert result.reasons[0] == "refused: roc_auc is not defined on the holdout"
+
+
+def test_what_is_limited_but_was_not_measured_refuses() -> None:
+    """`null` in the gate is the way to do without a measurement."""
+    for missing in ({"latency_p99": None}, {"latency_p99": float("nan")}, {"size": None}):
+        assert not decide(replace(FACTS, **missing), Gate()).passed
+        assert decide(replace(FACTS, **missing), Gate(latency_p99=None, size=None)).passed
 
 
 @pytest.mark.parametrize(("low", "passed"), [(-0.004, True), (-0.006, False), (0.02, True), (float("nan"), False)])

@@ -112,10 +112,9 @@ def test_requests_in_flight_survive_a_promote(echo: Make, new_gateway: Make, ask
     time.sleep(0.3)
     gateway.apply(GatewayState(canary.upstream))
     gateway.apply(GatewayState(canary.upstream, rollout="later"))
-    assert gateway.active_requests(stable.upstream) == 1
+    assert asking.is_alive()
     asking.join()
     assert [(answer.status, answer.header(b"x-tidegate-version")) for answer in answers] == [(200, "r-1")]
-    assert gateway.active_requests(stable.upstream) == 0
 
 
 def test_a_dead_canary_fails_only_its_own_users_and_weight_zero_heals(echo: Make, new_gateway: Make, ask: Make) -> None:
