@@ -61,12 +61,17 @@ def add(
         str, typer.Argument(help="An MLflow version (3 or other-model/3) or a run id.", metavar="MLFLOW_VERSION")
     ],
 ) -> None:
-    """Adopt an MLflow version that tidegate did not make; its content is hashed now and checked from then on."""
+    """Adopt an MLflow version that tidegate did not make; its content is hashed now and checked from then on.
+
+    It can be listed, shown and compared with others. It cannot be shipped yet: a release needs a training run of here.
+    """
     t = terminal()
     made = _registry().adopt(reference, t.project.state_dir / "models")
     t.show(
         {"kind": "model", "model": made.name, **_row(made)},
-        lambda console: console.print(f"{made.name} version {made.version} is adopted."),
+        lambda console: console.print(
+            f"{made.name} version {made.version} is adopted: `tidegate model compare {made.version}` compares it."
+        ),
     )
 
 
