@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+
 import pytest
 from journeys.journey import Journey, living, wait_until
 
@@ -102,3 +106,35 @@ def test_a_killed_champion_costs_the_canary_nothing(stack: Journey) -> None:
     failed = [one for one in stack.log() if one.rollout == over.id and one.failed]
     assert {one.arm for one in failed} <= {"stable"}
     assert stack.switched_back(over.id) == []
+
+
+def test_processes_that_die_together_are_both_started_again(stack: Journey) -> None:
+    """Out of memory, say, while `up` lives on: nothing is held against the canary."""
+    canary = stack.other()
+    with stack.rollout_running(canary):
+        pids = stack.kill("stable", "canary")
+
+        def again() -> bool:
+            now = {name: one["pid"] for name, one in stack.ps().items()}
+            return all(now.get(name, pid) != pid for name, pid in pids.items())
+
+        wait_until(again, lambda: f"not started again: {stack.ps()}")
+        over = stack.ended()
+    assert (over.state, stack.champion) == ("promoted", canary), over
+
+
+def test_a_stall_of_both_processes_ends_no_rollout(stack: Journey) -> None:
+    """As on a starved machine: neither answers for seconds, longer than a readiness check is forgiven."""
+    canary = stack.other()
+    with stack.rollout_running(canary):
+        pids = [stack.ps()[name]["pid"] for name in ("stable", "canary")]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: not stack.ps()["stable"]["ready"], "it is not noticed")
+            time.sleep(3)
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+        over = stack.ended()
+    assert (over.state, stack.champion) == ("promoted", canary), over
