@@ -117,6 +117,8 @@ class Guardrail(Section):
             raise wrong(
                 "latency has ratios only: they multiply the share of slow requests", "harm" if harm.margin else "safe"
             )
+        if self.metric == "latency" and safe.ratio >= 2:  # noqa: PLR2004 - the p50's share is one half
+            raise wrong("half of the requests are slower than the p50, so a ratio of latency stays below 2", "safe")
         return self
 
 

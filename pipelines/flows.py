@@ -91,7 +91,9 @@ def ship(environment: Environment, progress: Progress, *, wait: bool, timeout: f
         timeout: seconds to follow it; it goes on afterwards.
     """
     from tidegate.pipelines.release import make_release
+    from tidegate.rollouts import planning
 
+    planning.check(environment.project.config.rollout)
     made = make_release(environment, progress)
     if made.release is None:
         return Shipped("none", gate=made.gate, reasons=made.gate.reasons if made.gate else (), metrics=made.metrics)

@@ -21,6 +21,7 @@ import numpy as np
 
 from tidegate.core.artifacts import VerdictWord
 from tidegate.core.errors import UsageError
+from tidegate.core.units import format_duration
 from tidegate.rollouts.blocks import Block, Counts
 from tidegate.rollouts.evidence import Evidence
 from tidegate.rollouts.plan import RolloutPlan
@@ -186,7 +187,7 @@ class Judge:
         elif over:
             self._say(
                 "inconclusive",
-                f"{elapsed / 60:.0f} minutes at {plan.steps[self._step]} % gave evidence for neither answer.",
+                f"{format_duration(round(elapsed))} at {plan.steps[self._step]} % gave evidence for neither answer.",
                 *(metric.sentence for metric in self._evidence.metrics() if metric.verdict != "promote"),
             )
 

@@ -96,6 +96,20 @@ def make_plan(
     return dataclasses.replace(draft, warnings=draft.warnings + _doubts(draft))
 
 
+def check(rollout: Rollout) -> None:
+    """Refuse what no traffic could make a plan of, before minutes go into a training.
+
+    Raises:
+        UsageError: a metric that cannot be measured yet, or steps that cannot be.
+    """
+    wanted = [guardrail.metric for guardrail in rollout.guardrails if guardrail.metric not in _AVAILABLE]
+    wanted += [rollout.goal.metric] if rollout.goal is not None else []
+    if wanted:
+        raise _unavailable(wanted[0])
+    if rollout.steps != "auto":
+        _checked_steps(rollout.steps)
+
+
 def _unavailable(metric: str) -> UsageError:
     return UsageError(
         f"The metric {metric} is not available yet in a rollout.",

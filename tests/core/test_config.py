@@ -177,6 +177,7 @@ def test_each_mistake_says_what_would_be_right(tmp_path: Path, addition: str, sa
         ("{metric: error_rate, harm: {ratio: 0}, safe: {ratio: 1.5}}", "greater than 0"),
         ("{metric: revenue, harm: {ratio: 1.1}, safe: {ratio: 1.5}}", "revenue has a margin only"),
         ("{metric: latency, harm: {margin: 0.1}, safe: {margin: 0.2}}", "latency has ratios only"),
+        ("{metric: latency, harm: {ratio: 1.5}, safe: {ratio: 2}}", "a ratio of latency stays below 2"),
         ("{metric: error_rate, safe: {ratio: 1.5}}", "harm: is required"),
     ],
 )

@@ -167,7 +167,7 @@ def test_a_step_that_cannot_decide_is_inconclusive(action: str, weight: int | No
     for index in range(12):
         verdict = running.update(Block(index, 20, dict.fromkeys(STABLE, Counts(2, 0, 8, 0))))
     assert (verdict.decision, verdict.next_weight, verdict.final) == ("inconclusive", weight, False)
-    assert "1 minutes at 20 % gave evidence for neither answer." in verdict.reasons[0]
+    assert "1m at 20 % gave evidence for neither answer." in verdict.reasons[0]
 
 
 def test_a_held_step_is_still_guarded_and_a_person_can_move_it_on() -> None:

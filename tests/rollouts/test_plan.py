@@ -9,7 +9,7 @@ from tidegate.core.config import Rollout
 from tidegate.core.config_live import GUARDRAILS
 from tidegate.core.errors import UsageError
 from tidegate.rollouts.plan import RolloutPlan
-from tidegate.rollouts.planning import make_plan
+from tidegate.rollouts.planning import check, make_plan
 from tidegate.rollouts.stats.latency import LatencyLines
 
 LATENCY = LatencyLines((0.01, 0.02, 0.05), (0.012, 0.022, 0.052), (1.0, 1.0, 2.5), 5000)
@@ -74,10 +74,8 @@ def test_a_forced_plan_that_cannot_decide_says_so() -> None:
 
 def test_what_cannot_be_is_refused_before_the_start() -> None:
     """Lines outside (0, 1), unknown traffic with automatic steps, unmeasured metrics and latency, a step of 100."""
-    twice = {"metric": "latency", "harm": {"ratio": 1.1}, "safe": {"ratio": 2.0}}
     accuracy = {"metric": "accuracy", "harm": {"margin": 0.01}, "safe": {"margin": 0.02}}
     for wrong, message in (
-        ({"guardrails": [twice]}, "safe line of latency_p50 lies at 1"),
         ({"guardrails": [accuracy]}, "accuracy is not available yet"),
         ({"goal": {"metric": "conversion"}}, "conversion is not available yet"),
         ({"units": 0}, "steps: auto"),
@@ -89,6 +87,16 @@ def test_what_cannot_be_is_refused_before_the_start() -> None:
             plan(**wrong)
     with pytest.raises(UsageError, match="how fast the stable arm is"):
         make_plan(Rollout(), rollout_id="r", block_seconds=60, units_per_minute=60, error_rate=0.0)
+
+
+def test_what_no_traffic_can_mend_is_refused_before_a_training() -> None:
+    """Unmeasured metrics and a step of 100; lines that depend on the traffic have to wait for it."""
+    accuracy = {"metric": "accuracy", "harm": {"margin": 0.01}, "safe": {"margin": 0.02}}
+    for wrong in ({"guardrails": [accuracy]}, {"goal": {"metric": "conversion"}}, {"steps": [100]}):
+        with pytest.raises(UsageError):
+            check(Rollout.model_validate(wrong))
+    check(Rollout.model_validate({"steps": [20, 50, 100]}))
+    check(Rollout())
 
 
 def test_the_hundred_that_follows_by_itself_may_be_written() -> None:
