@@ -250,13 +250,21 @@ def _step_max(step: StepForecast, plan: RolloutPlan) -> float:
     return max(min(PATIENCE * step.promote_seconds, HORIZON), plan.step_min, plan.block_seconds)
 
 
+def _about(seconds: float) -> str:
+    """Hours, minutes or seconds, whichever says it with a number a reader takes in."""
+    size, unit = next(
+        (size, unit) for size, unit in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= size or size == 1
+    )
+    return f"{seconds / size:.3g} {unit}"
+
+
 def _doubts(plan: RolloutPlan) -> tuple[str, ...]:
     if plan.mode == "guard":
         return ()
     return tuple(
         f"The step at {step.weight} % is not expected to decide: {step.slowest} of a good canary needs "
-        + ("longer than anybody can wait" if step.promote_seconds is None else f"{step.promote_seconds / 3600:.1f} h")
-        + f" and the step ends after {maximum / 3600:.1f} h. Use a larger weight, a looser safe line or more traffic."
+        + ("longer than anybody can wait" if step.promote_seconds is None else _about(step.promote_seconds))
+        + f" and the step ends after {_about(maximum)}. Use a larger weight, a looser safe line or more traffic."
         for step, maximum in zip(plan.forecast, plan.step_max, strict=True)
         if step.promote_seconds is None or step.promote_seconds > maximum
     )
