@@ -202,13 +202,16 @@ def plan_to_start(environment: Environment, progress: Progress) -> RolloutPlan:
     return plan
 
 
-def plan_rollout(environment: Environment, progress: Progress, units_per_minute: float | None = None) -> RolloutPlan:
+def plan_rollout(
+    environment: Environment, progress: Progress, units_per_minute: float | None = None, *, wait: bool = True
+) -> RolloutPlan:
     """Measure the champion's traffic and make the plan of a rollout that could start now.
 
     Args:
         environment: where.
         progress: told while it measures.
         units_per_minute: new users a minute, instead of those measured.
+        wait: until there are enough requests to know what is slow; else only what is known already counts.
 
     Raises:
         Inconclusive: nothing runs, or nobody came lately: a rollout would learn nothing.
@@ -220,7 +223,9 @@ def plan_rollout(environment: Environment, progress: Progress, units_per_minute:
             f"No user came in the last {_BLOCKS_WITH_TRAFFIC} blocks, so there is nobody to judge a rollout by.",
             "Send traffic to the gateway (`tidegate dev traffic` makes some), then `tidegate rollout start`.",
         )
-    latency = _enough_latency(environment, progress).latency() if _guards_latency(environment) else None
+    latency = None
+    if _guards_latency(environment):
+        latency = (_enough_latency(environment, progress) if wait else _known_latency(environment)).latency()
     units = lately.units_per_minute if units_per_minute is None else units_per_minute
     return _plan(environment, units, lately.error_rate, latency)
 
@@ -235,7 +240,7 @@ def forecast_rollout(environment: Environment, progress: Progress, units_per_min
     from tidegate.rollouts.stats.latency import LatencyLines
 
     try:
-        return plan_rollout(environment, progress, units_per_minute)
+        return plan_rollout(environment, progress, units_per_minute, wait=False)
     except Inconclusive:
         if units_per_minute is None:
             raise
@@ -318,6 +323,21 @@ def _enough_latency(environment: Environment, progress: Progress) -> Recent:
                         "Send traffic, or leave latency out of rollout.guardrails.",
                     )
             time.sleep(_POLL_SECONDS)
+
+
+def _known_latency(environment: Environment) -> Recent:
+    """The champion's requests of the last hour.
+
+    Raises:
+        Inconclusive: they are too few to know what is slow.
+    """
+    found = _lately(environment, _LATENCY_SECONDS)
+    if found.missing:
+        raise Inconclusive(
+            f"The champion needs {found.missing:,} more requests before latency can be judged.",
+            "Wait for more traffic, or give --units-per-minute for a forecast without it.",
+        )
+    return found
 
 
 def follow(environment: Environment, rollout_id: str, progress: Progress, timeout: float) -> Shipped:

@@ -11,6 +11,8 @@ from tidegate.serving.gateway.access_log import AccessLogReader, AccessRecord, L
 
 # Enough for a p99 with little noise, and read in well under a second.
 _MOST_REQUESTS = 50_000
+_LEAST_PART = 5
+_EDGE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,7 @@ class Recent:
 def recent(log: Path, release: str, now: float, seconds: float) -> Recent:
     """Look at the requests that `release` answered in the `seconds` before `now` (seconds since the epoch)."""
     records = [one for one in _tail(log, now - seconds) if one.release == release and one.counts][-_MOST_REQUESTS:]
-    # A busy service fills the record sooner; the rates are those of the time it spans.
-    span = seconds if len(records) < _MOST_REQUESTS else now - records[0].at
+    span = _span(records, now, seconds)
     middle = now - span / 2
     before = {one.unit for one in records if one.at < middle}
     after = {one.unit for one in records if one.at >= middle}
@@ -76,6 +77,16 @@ def recent(log: Path, release: str, now: float, seconds: float) -> Recent:
         durations=tuple(one.upstream_seconds or 0.0 for one in answered),
         times=tuple(one.at for one in answered),
     )
+
+
+def _span(records: list[AccessRecord], now: float, seconds: float) -> float:
+    """The time that the rates are about, in seconds.
+
+    Traffic may have begun a moment ago, and a busy service fills the record sooner. A single request says nothing about a rate, so a fifth of the time is the least.
+    """
+    if not records or now - records[0].at > (1 - _EDGE) * seconds:
+        return seconds
+    return max(now - records[0].at, seconds / _LEAST_PART)
 
 
 def _tail(log: Path, since: float) -> Iterable[AccessRecord]:

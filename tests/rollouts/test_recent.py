@@ -52,6 +52,12 @@ def test_only_the_champions_counted_requests_of_the_time_asked_for(log: Path) ->
     assert (lately.units, lately.requests) == (2, 2)
 
 
+def test_traffic_that_has_just_begun_is_not_thinned_by_the_time_before_it(log: Path) -> None:
+    """A user a second for the last minute of five is sixty a minute, not twelve."""
+    log.write_bytes(b"".join(at(second + 0.5, f"u-{second}") for second in range(60)))
+    assert recent(log, "r-1", NOW, 300).units_per_minute == pytest.approx(60, rel=0.05)
+
+
 def test_new_users_a_minute_are_those_who_had_not_come_before(log: Path) -> None:
     """Ten old users keep coming back; one new user every second is sixty a minute."""
     lines = []
