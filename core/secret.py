@@ -9,8 +9,12 @@ from pathlib import Path
 from tidegate.core.errors import UsageError
 
 
-def resolve(reference: str) -> str:
+def resolve(reference: str, root: Path) -> str:
     """The secret behind `env:NAME` or `file:PATH`; it must never be logged.
+
+    Args:
+        reference: as tidegate.yaml has it.
+        root: the project; a relative path starts there, wherever the command was typed.
 
     Raises:
         UsageError: it is not set, empty, or only a cluster can read it.
@@ -24,7 +28,7 @@ def resolve(reference: str) -> str:
             )
         return value
     if kind == "file":
-        return _content(name, reference)
+        return _content(root / Path(name).expanduser(), reference)
     raise UsageError(f"{reference} can only be read on a cluster.", "Locally use env:NAME or file:PATH.")
 
 
@@ -39,10 +43,10 @@ def files(references: Iterable[str]) -> tuple[Path, ...]:
     return tuple(Path(name).expanduser() for name in named)
 
 
-def _content(name: str, reference: str) -> str:
+def _content(name: Path, reference: str) -> str:
     hint = f"tidegate.yaml refers to it: {reference}."
     try:
-        value = Path(name).expanduser().read_text(encoding="utf-8").strip()
+        value = name.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise UsageError(f"{name} cannot be read: {error.strerror}.", hint) from error
     except UnicodeDecodeError:

@@ -74,7 +74,7 @@ def examine(start: Path, open_project: Callable[[], Project]) -> Iterator[Findin
     yield port("console port", advanced.console_port, "advanced.console_port")
     yield disk(project.root if project else start)
     if project:
-        yield gateway(project.config)
+        yield gateway(project.config, project.root)
         yield store(project.store_url)
         yield mlflow(project.mlflow_uri)
 
@@ -122,13 +122,13 @@ def envoy() -> Finding:
         return Finding("envoy", "problem", error.message, error.hint)
 
 
-def gateway(config: Config) -> Finding:
+def gateway(config: Config, root: Path) -> Finding:
     """Whether Envoy takes what the config says of the gateway, its API keys included."""
     from tidegate.serving.gateway.process import validate
     from tidegate.serving.gateway.state import GatewaySettings
 
     try:
-        validate(GatewaySettings.from_config(config))
+        validate(GatewaySettings.from_config(config, root))
     except TidegateError as error:
         return Finding("gateway", "problem", error.message, error.hint)
     return Finding("gateway", "ok", "Envoy takes its configuration")

@@ -23,7 +23,9 @@ def gateway_of(environment: Environment) -> Gateway:
     Raises:
         UsageError: the API keys that the config refers to are not there.
     """
-    return Gateway(environment.gateway_dir, GatewaySettings.from_config(environment.project.config))
+    return Gateway(
+        environment.gateway_dir, GatewaySettings.from_config(environment.project.config, environment.project.root)
+    )
 
 
 def _gateway_to_stop(environment: Environment) -> Gateway:

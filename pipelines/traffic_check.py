@@ -41,7 +41,7 @@ def check(environment: Environment, users: int) -> Seen:
 
     address = stack.status(environment)["gateway"]
     config = environment.project.config
-    keys = GatewaySettings.from_config(config).api_keys
+    keys = GatewaySettings.from_config(config, environment.project.root).api_keys
     limit = config.serve.rate_limit
     if limit is not None:
         users = max(1, min(users, int(limit.requests_per_second / (2 * _REQUESTS))))  # half is left to real users

@@ -82,7 +82,8 @@ def recent(log: Path, release: str, now: float, seconds: float) -> Recent:
 def _span(records: list[AccessRecord], now: float, seconds: float) -> float:
     """The time that the rates are about, in seconds.
 
-    Traffic may have begun a moment ago, and a busy service fills the record sooner. A single request says nothing about a rate, so a fifth of the time is the least.
+    Traffic may have begun a moment ago, and a busy service fills the record sooner. A single request says nothing
+    about a rate, so a fifth of the time is the least.
     """
     if not records or now - records[0].at > (1 - _EDGE) * seconds:
         return seconds

@@ -39,7 +39,7 @@ def traffic(
     environment = environment_for(t.project)
     config = t.project.config
     gateway = stack.status(environment)["gateway"]
-    keys = GatewaySettings.from_config(config).api_keys
+    keys = GatewaySettings.from_config(config, t.project.root).api_keys
     plan = TrafficPlan(
         gateway,
         bodies(environment),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from tidegate.core.assignment import TOTAL, Arm
@@ -119,8 +120,8 @@ class GatewaySettings:
             raise UsageError("An API key is empty.", "Separate the keys with single commas.")
 
     @classmethod
-    def from_config(cls, config: Config) -> GatewaySettings:
-        """Return the settings of a project, its API keys resolved.
+    def from_config(cls, config: Config, root: Path) -> GatewaySettings:
+        """Return the settings of the project in `root`, its API keys resolved.
 
         Raises:
             UsageError: the reference to the keys leads nowhere, or to no key.
@@ -128,7 +129,7 @@ class GatewaySettings:
         serve, unit = config.serve, config.rollout.unit
         keys: tuple[str, ...] = ()
         if serve.auth is not None:
-            keys = tuple(dict.fromkeys(key for key in re.split(r"[,\s]+", resolve(serve.auth.api_keys)) if key))
+            keys = tuple(dict.fromkeys(key for key in re.split(r"[,\s]+", resolve(serve.auth.api_keys, root)) if key))
             if not keys:
                 raise UsageError("serve.auth.api_keys leads to no key.", "Separate keys with commas or new lines.")
         return cls(

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from http.cookies import SimpleCookie
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -201,7 +202,7 @@ def test_a_client_that_gives_up_waiting_is_logged_as_such(echo: Make, new_gatewa
     assert 0.4 < record.seconds < 4.5
 
 
-def test_the_settings_come_from_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_settings_come_from_the_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keys are resolved from their reference; an empty reference is an error, never an open door."""
     document = {
         "version": 1,
@@ -211,11 +212,11 @@ def test_the_settings_come_from_the_config(monkeypatch: pytest.MonkeyPatch) -> N
     }
     config = Config.model_validate(document)
     monkeypatch.setenv("KEYS", "a, b,\nc,a")
-    settings = GatewaySettings.from_config(config)
+    settings = GatewaySettings.from_config(config, tmp_path)
     assert (settings.api_keys, settings.rate_limit, settings.timeout) == (("a", "b", "c"), 7, 2.0)
     monkeypatch.setenv("KEYS", ",")
     with pytest.raises(UsageError, match="no key"):
-        GatewaySettings.from_config(config)
+        GatewaySettings.from_config(config, tmp_path)
 
 
 @pytest.mark.parametrize(
