@@ -387,9 +387,11 @@ def _position(environment: Environment, rollout: RolloutState, _: Task) -> str:
 def rollback(environment: Environment, release: str | None, reason: str, progress: Progress) -> State:
     """Go back to a release at once, unjudged; needs neither MLflow nor a running stack.
 
+    While a rollout runs, going back means that everybody is served by the champion again.
+
     Args:
         environment: where.
-        release: the release to serve; the champion before this one by default.
+        release: the release to serve; by default the champion while a rollout runs, else the champion before.
         reason: kept in the ledger.
         progress: told what happens.
 
@@ -398,9 +400,15 @@ def rollback(environment: Environment, release: str | None, reason: str, progres
     """
 
     def decide(state: State) -> Draft:
+        canary = state.open_rollout
+        if release is None and canary is not None:
+            return Draft("aborted", {"rollout": canary.id, "reasons": [reason]})
         target = release or state.previous
         if target is None:
-            raise UsageError("There is no earlier champion to go back to.", "`tidegate release list` shows releases.")
+            raise UsageError(
+                "There is no earlier champion to go back to.",
+                "`tidegate release list` shows releases; `tidegate rollback RELEASE` goes to one of them.",
+            )
         if target == state.champion:
             raise UsageError(f"Release {target} is the champion already.", "`tidegate release list` shows the others.")
         if target not in state.versions:

@@ -56,7 +56,11 @@ def ship(
 def rollback(
     reason: Annotated[str, typer.Option(help="Why; it is kept in the ledger.")],
     release: Annotated[
-        str | None, typer.Argument(help="The release to go back to; default: the champion before.", metavar="RELEASE")
+        str | None,
+        typer.Argument(
+            help="The release to go back to; default: the champion, if a rollout runs, else the one before.",
+            metavar="RELEASE",
+        ),
     ] = None,
 ) -> None:
     """Go back to an earlier release at once, without a judge; works while MLflow is down."""
@@ -65,7 +69,8 @@ def rollback(
 
     t = terminal()
     environment = environment_for(t.project)
-    before = environment.state().champion
+    now = environment.state()
+    before = now.open_rollout.canary if now.open_rollout and release is None else now.champion
     state = flows.rollback(environment, release, reason, t.progress)
     champion = str(state.champion)
     document = {

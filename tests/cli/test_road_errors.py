@@ -218,3 +218,16 @@ def test_freeze_and_unfreeze_are_kept_with_their_reasons(cli: Cli, project: Path
     assert all("@" in one["actor"] for one in lines)
     assert cli("events", "--since", "999999999w", "--json", cwd=project).lines == lines
     assert cli("events", "--since", "0", "--json", cwd=project).lines == []
+
+
+def test_rollback_during_a_rollout_is_the_emergency_brake(cli: Cli, deployed: Path) -> None:
+    """With only one champion ever, and without naming a release, everybody is back on the champion."""
+    environment = Environment(open_project(deployed, "local"))
+    champion = environment.state().champion
+    environment.ledger.append(lambda _: Draft("registered", {"release": "r-2", "version": 2, "run_id": "run2"}))
+    begun = {"rollout": "o-1", "stable": champion, "canary": "r-2", "steps": [50], "plan": {}}
+    environment.ledger.append(lambda _: Draft("rollout_started", begun))
+    done = cli("rollback", "--reason", "it hurts", "--json", cwd=deployed)
+    assert (done.exit_code, done.json["release"], done.json["from"]) == (0, champion, "r-2"), done
+    state = Environment(open_project(deployed, "local")).state()
+    assert (state.open_rollout, state.champion, state.rollouts[-1].reasons) == (None, champion, ("it hurts",))
