@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from tidegate.core.artifacts import GateResult, Release
@@ -21,7 +21,7 @@ from tidegate.registry.ledger import Draft
 from tidegate.registry.state import OPEN, RolloutState, State, deciding, start
 
 if TYPE_CHECKING:
-    from tidegate.core.progress import Progress, Task
+    from tidegate.core.progress import Progress
     from tidegate.rollouts.plan import RolloutPlan
     from tidegate.rollouts.recent import Recent
     from tidegate.rollouts.stats.latency import LatencyLines
@@ -98,7 +98,7 @@ def ship(environment: Environment, progress: Progress, *, wait: bool, timeout: f
     if made.release is None:
         return Shipped("none", gate=made.gate, reasons=made.gate.reasons if made.gate else (), metrics=made.metrics)
     shipped = deploy(environment, made.release, progress, wait=wait, timeout=timeout, by_hand=False)
-    return Shipped(**{**_fields(shipped), "gate": made.gate, "metrics": made.metrics})
+    return replace(shipped, gate=made.gate, metrics=made.metrics)
 
 
 def deploy(
@@ -349,7 +349,7 @@ def follow(environment: Environment, rollout_id: str, progress: Progress, timeou
             rollout = _find(state, rollout_id)
             if rollout.state != "running" or time.monotonic() > deadline:
                 break
-            task.advance(0, _position(environment, rollout, task))
+            task.advance(0, _position(environment, rollout))
             time.sleep(_POLL_SECONDS)
     aliases.sync(environment, progress)
     decision = _DECISIONS[rollout.state]
@@ -376,7 +376,7 @@ def _find(state: State, rollout_id: str) -> RolloutState:
     raise UsageError(f"There is no rollout {rollout_id}.", "`tidegate rollout history` lists them.")
 
 
-def _position(environment: Environment, rollout: RolloutState, _: Task) -> str:
+def _position(environment: Environment, rollout: RolloutState) -> str:
     document = environment.driver.status(rollout.id)
     units = document["units"]
     left = document["forecast_seconds"]
@@ -424,9 +424,3 @@ def rollback(environment: Environment, release: str | None, reason: str, progres
             _require_served(environment, str(state.champion))
     aliases.sync(environment, progress)
     return state
-
-
-def _fields(shipped: Shipped) -> dict[str, Any]:
-    from dataclasses import fields
-
-    return {one.name: getattr(shipped, one.name) for one in fields(shipped)}

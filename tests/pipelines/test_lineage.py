@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
+from fakes import log_line
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,25 +20,8 @@ ID = "0b2f6d9e-6f2d-4c2e-9d62-000000000001"
 
 def line(prediction: str | None, **changes: object) -> bytes:
     """One line as Envoy writes it."""
-    fields = {
-        "at": "1795346898870512",
-        "request": "id",
-        "unit": "ada",
-        "cluster": "canary/r-2/127.0.0.1:8500",
-        "route": "split/o-1/25",
-        "status": 200,
-        "flags": "-",
-        "details": "via_upstream",
-        "upstream": "127.0.0.1:8500",
-        "total_us": 1500,
-        "stream_ms": 2,
-        "upstream_us": 1200,
-        "prediction": prediction,
-        "version": "7",
-        "method": "POST",
-        "path": "/predict",
-    }
-    return json.dumps(fields | changes).encode() + b"\n"
+    known = {"cluster": "canary/r-2/127.0.0.1:8500", "route": "split/o-1/25", "prediction": prediction}
+    return log_line(**(known | changes))
 
 
 @pytest.fixture
