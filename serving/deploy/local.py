@@ -75,11 +75,13 @@ class LocalDeployer:
         folder: where `<release>.json` says which process is which.
         logs: where `<release>.log` collects what the process prints.
         hidden: names of environment variables that are no business of a model's code: API keys, addresses.
+        pairs: where processes note, while the folder is there, what they answered in a shadow phase.
     """
 
-    def __init__(self, folder: Path, logs: Path, hidden: Collection[str] = ()) -> None:
+    def __init__(self, folder: Path, logs: Path, hidden: Collection[str] = (), pairs: Path | None = None) -> None:
         self._folder = folder
         self._logs = logs
+        self._pairs = pairs
         self._hidden = frozenset(hidden)
 
     def start(self, revision: Revision) -> None:
@@ -117,7 +119,8 @@ class LocalDeployer:
 
     def _environment(self, release: str) -> dict[str, str]:
         shown = {name: value for name, value in os.environ.items() if name not in self._hidden}
-        return {**shown, "TIDEGATE_RELEASE": release, _MARK: str(self._folder.resolve())}
+        pairs = {"TIDEGATE_PAIRS": str(self._pairs.resolve())} if self._pairs else {}
+        return {**shown, **pairs, "TIDEGATE_RELEASE": release, _MARK: str(self._folder.resolve())}
 
     def _record(self, revision: Revision, pid: int, port: int) -> None:
         record = {**asdict(Process.of(pid)), "port": port, "release": revision.release, "version": revision.version}

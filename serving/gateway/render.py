@@ -15,6 +15,7 @@ from tidegate.serving.gateway.lua import unit_filter
 from tidegate.serving.gateway.state import (
     ARM_HEADER,
     FORCE_HEADER,
+    PAIR_HEADER,
     PREDICTION_HEADER,
     VERSION_HEADER,
     GatewaySettings,
@@ -175,7 +176,10 @@ def _routes(state: GatewayState, settings: GatewaySettings) -> list[Document]:
     routes += _forced(state, limit)
     split = {**_split(state, settings), **limit}
     mirrored = {**split, **_mirror(state.shadow)}
-    routes += [{"match": match, "name": route_name("split", state), "route": mirrored} for match in _PREDICTIONS]
+    marked = {"request_headers_to_add": [_pair(state, settings)]} if state.shadow is not None else {}
+    routes += [
+        {"match": match, "name": route_name("split", state), "route": mirrored, **marked} for match in _PREDICTIONS
+    ]
     # Same arm as the user's predictions, but no evidence for the judge: documentation is fast and never fails.
     routes.append({"match": {"prefix": "/"}, "name": route_name("rest", state), "route": split})
     return routes
@@ -217,7 +221,7 @@ def _weighted(role: Role, upstream: Upstream, weight: int) -> Document:
         "weight": weight,
         "request_headers_to_add": [_header(ARM_HEADER, role)],
         "response_headers_to_add": [_header(ARM_HEADER, role)],
-        "request_headers_to_remove": [FORCE_HEADER],
+        "request_headers_to_remove": [FORCE_HEADER, PAIR_HEADER],
     }
 
 
@@ -236,6 +240,11 @@ def _mirror(shadow: Upstream | None) -> Document:
         "request_headers_mutations": [{"append": _header(ARM_HEADER, "shadow")}],
     }
     return {"request_mirror_policies": [policy]}
+
+
+def _pair(state: GatewayState, settings: GatewaySettings) -> Document:
+    """One name for a request and its copy; `x-request-id` is the client's to choose, and to use twice."""
+    return _header(PAIR_HEADER, f"{state.rollout} %UNIQUE_ID% %REQ({settings.unit_header})%")
 
 
 def _unprotected(settings: GatewaySettings) -> Document:

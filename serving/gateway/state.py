@@ -22,6 +22,7 @@ FORCE_HEADER: Final = "x-tidegate-force-arm"
 ARM_HEADER: Final = "x-tidegate-arm"
 PREDICTION_HEADER: Final = "x-tidegate-prediction-id"
 VERSION_HEADER: Final = "x-tidegate-version"
+PAIR_HEADER: Final = "x-tidegate-pair"
 
 RouteKind = Literal["split", "rest", "forced", "ops"]
 Role = Literal["stable", "canary", "shadow"]
@@ -60,7 +61,7 @@ class GatewayState:
     Args:
         stable: None answers 503: nothing is deployed yet.
         canary: may be present at weight 0 (kept warm, reachable by force only).
-        shadow: gets a copy of every prediction request, its answers are dropped.
+        shadow: gets a copy of every prediction request, its answers are dropped; may be the canary at weight 0.
         rollout: id of the rollout, the salt of the hash; "none" outside a rollout.
         weight: whole per cent of the units that the canary gets, 0..100.
     """

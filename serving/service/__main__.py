@@ -32,8 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from tidegate.serving.service import server
 
-    release = env("TIDEGATE_RELEASE", "")
-    settings = server.Settings(bundle_folder, chosen.host, chosen.port, chosen.threads, release, chosen.worker)
+    release, pairs = env("TIDEGATE_RELEASE", ""), env("TIDEGATE_PAIRS")
+    settings = server.Settings(
+        bundle_folder, chosen.host, chosen.port, chosen.threads, release, chosen.worker, Path(pairs) if pairs else None
+    )
     return server.run(settings)
 
 

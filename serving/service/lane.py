@@ -20,6 +20,7 @@ from tidegate.serving.service import inference
 from tidegate.serving.service.batch import Batcher, TooLate
 from tidegate.serving.service.metrics import Metrics
 from tidegate.serving.service.model import Answer, Model
+from tidegate.serving.service.pair_log import PairLog
 from tidegate.serving.service.schema import BadRequest, Problem, Row
 from tidegate.serving.service.workers import Place
 
@@ -35,6 +36,8 @@ logger = logging.getLogger("tidegate.serving")
 _ARMS = {b"stable": "stable", b"canary": "canary", b"shadow": "shadow"}
 _JSON: Header = (b"content-type", b"application/json")
 _LONGEST_REQUEST_ID = 200
+# As Nginx counts it: there is nobody to answer.
+_LEFT = 499
 
 
 class Disconnected(Exception):
@@ -43,7 +46,7 @@ class Disconnected(Exception):
 
 @dataclass(slots=True)
 class _Call:
-    """What the request's headers say."""
+    """What the request's headers say, and what was predicted."""
 
     arm: str = ""
     arm_header: bytes = b""
@@ -51,6 +54,8 @@ class _Call:
     content_type: bytes = b""
     encoding: bytes = b""
     length: int | None = None
+    pair: bytes = b""
+    answer: Answer | None = None
 
 
 class Lane:
@@ -60,10 +65,14 @@ class Lane:
         inner: BentoML's app for every path that is not ours; None answers 404 there.
         release: id of the release, told in a header.
         place: of this process among several that serve one port.
+        pairs: keeps what is asked of two processes at once; by default nothing is kept.
     """
 
-    def __init__(self, inner: App | None = None, release: str = "", place: Place | None = None) -> None:
+    def __init__(
+        self, inner: App | None = None, release: str = "", place: Place | None = None, pairs: PairLog | None = None
+    ) -> None:
         self._place = place
+        self._pairs = pairs or PairLog(None)
         self.metrics = Metrics()
         self.failure = ""
         self._inner = inner
@@ -93,6 +102,7 @@ class Lane:
         self._fixed = [_JSON, (b"x-tidegate-version", str(manifest.version).encode())]
         if self._release or manifest.release:
             self._fixed.append((b"x-tidegate-release", (self._release or manifest.release).encode()))
+        self._pairs.classes = manifest.classes
         self._model, self._batcher = model, batcher
 
     def drain(self) -> None:
@@ -137,16 +147,19 @@ class Lane:
         if call.request_id:
             headers.append((b"x-request-id", call.request_id))
         self.metrics.in_flight += 1
-        status = 499
+        status = _LEFT
         try:
             status, body, more = await self._attempt(call, receive, decode, encode)
             await _reply(send, status, body, [*headers, *more])
         except Disconnected:
-            # 499 as Nginx counts it: there is nobody to answer.
             pass
         finally:
+            seconds = time.perf_counter() - begun
             self.metrics.in_flight -= 1
-            self.metrics.record(status, call.arm, time.perf_counter() - begun)
+            self.metrics.record(status, call.arm, seconds)
+        if call.pair and status != _LEFT:
+            answered = status == 200  # noqa: PLR2004 # OK
+            self._pairs.add(call.pair, call.arm, status, seconds, call.answer if answered else None)
 
     async def _attempt(
         self, call: _Call, receive: Receive, decode: _Decode, encode: _Encode
@@ -160,7 +173,9 @@ class Lane:
         try:
             _check_headers(call, model.manifest.limits.max_body)
             request_id, rows = decode(await _body(receive, model.manifest.limits.max_body), model)
-            answer = await batcher.submit(rows)
+            call.answer = answer = await batcher.submit(rows)
+            # A hook may return what is no JSON, which is a failure like any other.
+            encoded = encode(model, request_id, answer)
         except BadRequest as error:
             return error.status, _errors(error.problems), ()
         except TooLate:
@@ -171,7 +186,7 @@ class Lane:
         except Exception as error:  # noqa: BLE001 # logged, and answered without its inside
             return 500, _errors([Problem("", _explain(error))]), ()
         self.metrics.rows += len(rows)
-        return 200, encode(model, request_id, answer), ()
+        return 200, encoded, ()
 
     async def _health(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         await _reply(send, 200, b'{"status":"ok"}', [_JSON])
@@ -270,6 +285,8 @@ def _call(headers: Iterable[Header]) -> _Call:
             call.request_id = value[:_LONGEST_REQUEST_ID]
         elif name == b"content-encoding":
             call.encoding = value
+        elif name == b"x-tidegate-pair":
+            call.pair = value
     return call
 
 

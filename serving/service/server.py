@@ -26,6 +26,7 @@ from tidegate.serving.service.batch import Batcher
 from tidegate.serving.service.bento import LazyInner
 from tidegate.serving.service.lane import Lane
 from tidegate.serving.service.model import Model
+from tidegate.serving.service.pair_log import PairLog
 from tidegate.serving.service.workers import Place
 
 logger = logging.getLogger("tidegate.serving")
@@ -51,6 +52,7 @@ class Settings:
     threads: int = 1
     release: str = ""
     place: Place | None = None
+    pairs: Path | None = None
 
 
 def run(settings: Settings) -> int:
@@ -93,7 +95,7 @@ class _Server(uvicorn.Server):
 
 async def _serve(settings: Settings) -> int:
     inner = LazyInner(settings.bundle)
-    lane = Lane(inner, settings.release, settings.place)
+    lane = Lane(inner, settings.release, settings.place, PairLog(settings.pairs, settings.release))
     server = _Server(_config(settings, lane), lane)
     background = [asyncio.create_task(_load(settings, lane, server))]
     sockets = None

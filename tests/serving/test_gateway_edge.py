@@ -126,6 +126,47 @@ def test_a_shadow_sees_every_prediction_and_its_answers_are_dropped(echo: Make, 
     assert len(logged(gateway, 100)) == 100
 
 
+def pair(head: bytes) -> list[str]:
+    """Rollout, id and unit of the header that names a pair, if the request has one."""
+    found = [line for line in head.split(b"\r\n") if line.startswith(b"x-tidegate-pair:")]
+    assert len(found) <= 1
+    return found[0].decode().split(" ")[1:] if found else []
+
+
+def test_a_copy_and_its_original_carry_the_same_name_that_no_client_can_choose(
+    echo: Make, new_gateway: Make, ask: Make
+) -> None:
+    """Also when a client sends one request id for everything; nobody is routed to the canary that gets the copies."""
+    stable, canary = echo("r-stable"), echo("r-canary")
+    gateway = new_gateway()
+    shadowed = GatewayState(stable.upstream, canary.upstream, canary.upstream, rollout="ro-1", weight=0)
+    gateway.start(shadowed)
+    forged = {"x-request-id": "mine", "x-tidegate-pair": "ro-1 mine user"}
+    ask(gateway, [{"x-user-id": f"user-{number}", **forged} for number in range(50)])
+    end = time.monotonic() + 5
+    while len(canary.heads) < 50 and time.monotonic() < end:
+        time.sleep(0.02)
+    originals, copies = ([pair(head) for head in one.heads] for one in (stable, canary))
+    assert sorted(originals) == sorted(copies)
+    assert {(rollout, unit) for rollout, _, unit in originals} == {("ro-1", f"user-{n}") for n in range(50)}
+    assert len({name for _, name, _ in originals} | {"mine"}) == 51
+    assert {(record.arm, record.weight) for record in logged(gateway, 50)} == {("stable", 0)}
+
+
+def test_without_copies_no_request_is_marked(echo: Make, new_gateway: Make, ask: Make) -> None:
+    """Nor is what is never copied; a client's own header goes no further."""
+    stable, canary = echo("r-stable"), echo("r-canary")
+    gateway = new_gateway()
+    forged = {"x-user-id": "anna", "x-tidegate-pair": "ro-1 mine user"}
+    gateway.start(GatewayState(stable.upstream, canary.upstream, rollout="ro-1", weight=0))
+    ask(gateway, [forged])
+    gateway.apply(GatewayState(stable.upstream, canary.upstream, canary.upstream, rollout="ro-1", weight=0))
+    ask(gateway, [forged], path="/docs")
+    ask(gateway, [forged], method="GET", path="/healthz", body=b"")
+    ask(gateway, [{**forged, "x-tidegate-force-arm": "canary"}])
+    assert [pair(head) for head in stable.heads + canary.heads] == [[]] * 4
+
+
 def test_only_predictions_are_evidence(arms: GatewayState, new_gateway: Make, ask: Make) -> None:
     """Health, metrics and documentation are fast and never fail: they would dilute an error rate."""
     gateway = new_gateway()

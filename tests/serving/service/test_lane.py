@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tidegate.serving.service.batch import Batcher
 from tidegate.serving.service.lane import Lane, prediction_id
+from tidegate.serving.service.model import Answer
 
 
 def test_served_predictions_are_those_of_the_python_model(served: Any, odd: Any, maker: Any) -> None:
@@ -176,6 +177,18 @@ def test_a_model_that_raises_gets_500_without_its_inside(
     assert reply.status == 500
     assert b"secret" not in reply.body
     assert "secret" in caplog.text
+
+
+def test_an_answer_that_is_no_json_is_a_failure_like_any_other(served: Any, ask: Any) -> None:
+    """A hook returned numpy's integers: 500 with a reason, and counted as such."""
+    lane = Lane()
+
+    async def story() -> Any:
+        lane.serve(served.model, Batcher(lambda rows: Answer([np.int64(1)] * len(rows)), 1.0))
+        return await ask(lane, "POST", "/predict", json.dumps({"rows": served.rows[:1]}).encode())
+
+    assert asyncio.run(story()).status == 500
+    assert lane.metrics.requests == {(500, ""): 1}
 
 
 def test_metrics_count_requests_by_status_and_arm(served: Any) -> None:
