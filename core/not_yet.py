@@ -18,7 +18,6 @@ _KEYS: Final = (
     ("serve.capture", "no predictions are kept, so nothing of them is written, hashed or deleted"),
     ("image", "no images are built"),
     ("rollout.unit.window", "only errors and latency are judged, which are known at once"),
-    ("rollout.shadow", "the canary gets its first users without a comparison on copied traffic"),
     ("monitor", "nothing watches for drift or lost quality"),
     ("retrain", "nothing starts a training by itself"),
     ("notify", "nobody is told; `tidegate events` shows what happened"),

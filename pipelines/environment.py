@@ -38,6 +38,11 @@ class Environment:
         return self.run_dir / "gateway"
 
     @property
+    def pairs_dir(self) -> Path:
+        """Where processes note, in a shadow phase, what they answered."""
+        return self.run_dir / "pairs"
+
+    @property
     def log_dir(self) -> Path:
         """What the processes print, and the gateway's access log."""
         return self.project.state_dir / "logs"
@@ -67,7 +72,7 @@ class Environment:
         config = self.project.config
         references = [config.serve.auth.api_keys] if config.serve.auth else []
         references += [one.webhook for one in config.notify]
-        return LocalDeployer(self.run_dir / "revisions", self.log_dir, variables(references))
+        return LocalDeployer(self.run_dir / "revisions", self.log_dir, variables(references), self.pairs_dir)
 
     @cached_property
     def driver(self) -> RolloutDriver:

@@ -74,7 +74,12 @@ class Shipped:
             "release": self.release,
             "version": self.version,
             "gate": gate,
-            "rollout": {"id": rollout.id if rollout else None, "decision": self.decision, "steps": steps},
+            "rollout": {
+                "id": rollout.id if rollout else None,
+                "decision": self.decision,
+                "steps": steps,
+                "shadow": dict(rollout.shadow) if rollout and rollout.shadow else None,
+            },
             "metrics": dict(self.metrics),
             "reasons": list(self.reasons),
             "hint": self.hint,
@@ -381,6 +386,8 @@ def _position(environment: Environment, rollout: RolloutState) -> str:
     units = document["units"]
     left = document["forecast_seconds"]
     about = f", about {left / 60:.1f} min for this step" if left else ""
+    if rollout.shadowing:
+        return f"shadow phase: {(document['shadow'] or {}).get('requests', 0):,} copied requests{about}"
     return f"{rollout.weight} %: {units['canary']:,} canary and {units['stable']:,} stable users{about}"
 
 

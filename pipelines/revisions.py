@@ -13,13 +13,17 @@ from tidegate.serving.gateway.state import GatewayState, Upstream
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the ledger asks for: release ids; `weight` in whole per cent; `rollout` salts the hash."""
+    """What the ledger asks for: release ids; `weight` in whole per cent; `rollout` salts the hash.
+
+    `shadow`: the canary gets a copy of every request.
+    """
 
     stable: str | None
     canary: str | None = None
     rollout: str = "none"
     weight: int = 0
     warm: str | None = None
+    shadow: bool = False
 
     @property
     def releases(self) -> tuple[str, ...]:
@@ -34,7 +38,7 @@ def wanted(state: State, now: datetime) -> Wanted:
     rollout = state.open_rollout
     if rollout is None:
         return Wanted(state.champion, warm=warm)
-    return Wanted(state.champion, rollout.canary, rollout.id, rollout.weight, warm)
+    return Wanted(state.champion, rollout.canary, rollout.id, rollout.weight, warm, rollout.shadowing)
 
 
 def _is_warm(retired: Retired | None, now: datetime) -> bool:
@@ -58,7 +62,8 @@ def routing(asked: Wanted, running: Mapping[str, Running], current: GatewayState
     canary = running.get(asked.canary) if asked.canary else None
     if canary is None or not canary.ready:
         return GatewayState(stable, rollout=asked.rollout)
-    return GatewayState(stable, _upstream(canary), rollout=asked.rollout, weight=asked.weight)
+    shadow = _upstream(canary) if asked.shadow else None
+    return GatewayState(stable, _upstream(canary), shadow, rollout=asked.rollout, weight=asked.weight)
 
 
 def _stable(asked: Wanted, running: Mapping[str, Running], current: Upstream | None) -> Upstream | None:

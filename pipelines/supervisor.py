@@ -32,6 +32,7 @@ from tidegate.registry.state import RolloutState, State, deciding
 from tidegate.rollouts.champion import ChampionWatch
 from tidegate.rollouts.health import Health
 from tidegate.rollouts.loop import RolloutLoop
+from tidegate.serving import pairs
 from tidegate.serving.deploy import Running
 from tidegate.serving.gateway.state import GatewayState
 
@@ -217,9 +218,11 @@ class Stack:
         asked = wanted(self._state, datetime.now(UTC))
         if asked.canary is None or (self._loop is not None and self._condemned != asked.rollout):
             return asked
+        if self._condemned == asked.rollout:
+            return replace(asked, weight=0, shadow=False)
         # Without a judge nobody new meets the canary.
         current = self._routed.weight if self._routed.rollout == asked.rollout else 0
-        return replace(asked, weight=0 if self._condemned == asked.rollout else min(current, asked.weight))
+        return replace(asked, weight=min(current, asked.weight))
 
     def _keep_gateway(self) -> None:
         if not self.gateway.pid:
@@ -261,7 +264,10 @@ class Stack:
         if rollout is None or (self._loop is not None and self._loop.id != rollout.id):
             self._loop = None
         if rollout is not None and self._loop is None:
-            self._loop = RolloutLoop(rollout, self.environment.ledger, self.environment.store, self.gateway.log)
+            environment = self.environment
+            self._loop = RolloutLoop(
+                rollout, environment.ledger, environment.store, self.gateway.log, pairs=environment.pairs_dir
+            )
 
     def _follow_rollout(self) -> None:
         rollout, loop = self._state.open_rollout, self._loop
@@ -291,7 +297,10 @@ class Stack:
         )
 
     def _route(self) -> None:
-        state = routing(self._asked(), self.processes.running, self._routed)
+        asked = self._asked()
+        state = routing(asked, self.processes.running, self._routed)
+        # Before the first copy, and until after the last.
+        pairs.record(self.environment.pairs_dir, on=asked.shadow or self._routed.shadow is not None)
         if state != self._routed:
             self.gateway.apply(state)
             self._routed = state

@@ -33,7 +33,8 @@ class StepResult:
 class RolloutState:
     """One rollout: two releases, the plan as JSON, and how far it got.
 
-    `weight` is in whole per cent; `keep` is how many seconds the loser stays warm after a promotion.
+    `weight` is in whole per cent; `keep` is how many seconds the loser stays warm after a promotion; `shadowing` says
+    that the canary gets copies only (or did when it ended), `shadow` what these showed.
     """
 
     id: str
@@ -50,6 +51,8 @@ class RolloutState:
     reasons: tuple[str, ...] = ()
     ended_at: str = ""
     verdict: Mapping[str, Any] = field(default_factory=dict)
+    shadowing: bool = False
+    shadow: Mapping[str, Any] | None = None
 
     @property
     def open(self) -> bool:
@@ -59,7 +62,9 @@ class RolloutState:
     @property
     def weight(self) -> int:
         """The canary's share now, in per cent."""
-        return self.steps[self.step] if self.open else (100 if self.state == "promoted" else 0)
+        if self.open:
+            return 0 if self.shadowing else self.steps[self.step]
+        return 100 if self.state == "promoted" else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +162,7 @@ def _started(state: State, event: Event) -> State:
         started_at=event.at,
         keep=data.get("keep", 0.0),
         step_started_at=event.at,
+        shadowing=bool(data["plan"].get("shadow_min")),
     )
     return replace(state, rollouts=(*state.rollouts, rollout))
 
@@ -169,7 +175,7 @@ def _results(state: State, event: Event, verdict: str) -> tuple[StepResult, ...]
     rollout = state.rollouts[-1]
     seconds = (event.moment - datetime.fromisoformat(rollout.step_started_at)).total_seconds()
     units = event.data.get("units", {})
-    done = StepResult(rollout.steps[rollout.step], verdict, round(seconds, 3), units)
+    done = StepResult(rollout.weight, verdict, round(seconds, 3), units)
     return (*rollout.results, done)
 
 
@@ -177,6 +183,18 @@ def _stepped(state: State, event: Event) -> State:
     results = _results(state, event, "promote")
     step = event.data["step"]
     return _change(state, step=step, step_started_at=event.at, results=results, state="running", reasons=())
+
+
+def _shadowed(state: State, event: Event) -> State:
+    return _change(
+        state,
+        shadowing=False,
+        shadow=event.data["shadow"],
+        step_started_at=event.at,
+        results=_results(state, event, "promote"),
+        state="running",
+        reasons=(),
+    )
 
 
 def _held(state: State, event: Event) -> State:
@@ -191,6 +209,7 @@ def _ended(word: RolloutWord, verdict: str) -> Callable[[State, Event], State]:
             results=_results(state, event, verdict),
             reasons=tuple(event.data.get("reasons", ())),
             verdict=event.data.get("verdict", {}),
+            shadow=event.data.get("shadow", state.rollouts[-1].shadow),
             ended_at=event.at,
         )
 
@@ -216,6 +235,7 @@ GRAMMAR: Mapping[str, Callable[[State, Event], State]] = {
     "gate_refused": lambda state, _: state,  # run_id, reasons
     "deployed": _deployed,  # release: the first version, or by hand
     "rollout_started": _started,  # rollout, stable, canary, plan, steps
+    "shadow": _shadowed,  # rollout, shadow (what the copies showed): the first step begins
     "step_passed": _stepped,  # rollout, step: the next one begins
     "held": _held,  # rollout, reasons: a person must decide
     "promoted": _promoted,  # rollout, keep
@@ -327,6 +347,7 @@ def on_open(rollout: str | None, draft: Callable[[State, RolloutState], Draft | 
 def _running(rollout: RolloutState, state: State) -> Conflict:
     version = state.versions.get(rollout.canary, "?")
     return Conflict(
-        f"Rollout {rollout.id} of version {version} is {rollout.state} at {rollout.weight} %.",
+        f"Rollout {rollout.id} of version {version} is {rollout.state} "
+        + ("in its shadow phase." if rollout.shadowing else f"at {rollout.weight} %."),
         "`tidegate rollout watch` follows it, `tidegate rollout start --replace` ends it first.",
     )

@@ -52,14 +52,14 @@ class Failing:
         elif exposure.status != CLIENT_LEFT:
             self._begin()
 
-    def why_stop(self, *, stable_ready: bool) -> str:
-        """Why the canary must go at once, or nothing."""
+    def why_stop(self, *, stable_ready: bool, what: str = "requests") -> str:
+        """Why the canary must go at once, or nothing; `what` it failed, for the sentence."""
         seconds = self._to - self._from
         if self._count < DEAD or len(self._users) < _USERS or seconds < self._span:
             return ""
         # An outage of both arms proves nothing.
         broken = sum(self._stable) > BROKEN_SHARE * len(self._stable) if self._stable else not stable_ready
-        return "" if broken else f"All {self._count} requests to the canary failed within {seconds:.1f} seconds."
+        return "" if broken else f"All {self._count} {what} to the canary failed within {seconds:.1f} seconds."
 
     def state(self) -> dict[str, Any]:
         """JSON with which a new one goes on."""

@@ -20,6 +20,7 @@ from tidegate.registry.ledger import Draft, Ledger
 from tidegate.registry.state import RolloutState, State, deciding, on_open
 from tidegate.rollouts.block_lines import to_lines
 from tidegate.rollouts.blocks import Block, BlockBuilder, Counts, Exposure
+from tidegate.rollouts.copies import Copies
 from tidegate.rollouts.failing import BROKEN_SHARE, CLIENT_LEFT, Failing
 from tidegate.rollouts.health import CanaryWatch, Health
 from tidegate.rollouts.judge import Judge
@@ -44,13 +45,15 @@ class RolloutLoop:
         ledger: gets the decisions.
         store: keeps the checkpoint and the blocks.
         log: the gateway's access log.
+        pairs: the folder in which a shadow phase leaves its pairs.
         clock: seconds since the epoch.
     """
 
     def __init__(
-        self, rollout: RolloutState, ledger: Ledger, store: Store, log: Path, clock: Clock = time.time
+        self, rollout: RolloutState, ledger: Ledger, store: Store, log: Path, *, pairs: Path, clock: Clock = time.time
     ) -> None:
         self.id, self._canary = rollout.id, rollout.canary
+        self._folder = pairs
         self.plan = RolloutPlan.from_dict(rollout.plan)
         self._ledger, self._store, self._clock = ledger, store, clock
         self._watch, self._failing = CanaryWatch(clock()), Failing(self.plan.block_seconds)
@@ -64,6 +67,7 @@ class RolloutLoop:
             self._builder: BlockBuilder | None = None
             self._judge = Judge(self.plan)
             self._reader = AccessLogReader(log, end_of(log))
+            self._copies = Copies(self.plan, pairs)
             self._write_checkpoint()
         else:
             try:
@@ -105,6 +109,8 @@ class RolloutLoop:
         gone = self._watch.why_stop(health, self._clock())
         if gone:
             return self._stop(rollout, gone)
+        if rollout.shadowing:
+            return self._follow_copies(rollout, health)
         if self._builder is None:
             return []
         self._stable_ready = self._stable_ready and health.stable_ready
@@ -131,8 +137,27 @@ class RolloutLoop:
 
     def _stop(self, rollout: RolloutState, reason: str) -> list[str]:
         self._condemned = True
-        units = self._judge.verdict().units
-        return self._write("rolled_back", rollout.step, {"reasons": [reason], "units": units})
+        data: dict[str, Any] = {"reasons": [reason], "units": self._judge.verdict().units}
+        if rollout.shadowing:
+            data["shadow"] = self._copies.numbers(self._clock())
+        return self._write("rolled_back", rollout.step, data, shadowing=rollout.shadowing)
+
+    def _follow_copies(self, rollout: RolloutState, health: Health) -> list[str]:
+        """The phase before the first step: nobody meets the canary, so there is no block to judge."""
+        now, copies = self._clock(), self._copies
+        for _ in self._exposures():
+            # Nobody is counted: only the place in the log moves on, so that old files may go.
+            pass
+        copies.read(now, health)
+        if copies.due(now):
+            self._write_checkpoint()
+        ending = copies.ending(now, health, held=rollout.state == "held")
+        if ending is None:
+            return []
+        if ending.kind == "rolled_back":
+            return self._stop(rollout, ending.reason)
+        data = {"reasons": [ending.reason], "units": self._judge.verdict().units, "shadow": copies.numbers(now)}
+        return self._write(ending.kind, rollout.step, data, shadowing=True)
 
     def _exposures(self) -> Iterable[Exposure]:
         while records := self._reader.read():
@@ -169,12 +194,12 @@ class RolloutLoop:
             return self._write("promoted", verdict.step, {**data, "keep": keep, "verdict": verdict.to_dict()})
         return self._write("step_passed", verdict.step, {**data, "step": verdict.step + 1})
 
-    def _write(self, kind: str, step: int, data: Mapping[str, Any]) -> list[str]:
+    def _write(self, kind: str, step: int, data: Mapping[str, Any], *, shadowing: bool = False) -> list[str]:
         """Append the event unless the rollout is over, moved on, or holds already."""
 
         def draft(_: State, current: RolloutState) -> Draft | None:
             # Harm that was proven at the step before is harm at this one.
-            late = current.step != step and kind != "rolled_back"
+            late = (current.step, current.shadowing) != (step, shadowing) and kind != "rolled_back"
             if late or (kind == "held" and current.state == "held"):
                 return None
             return Draft(kind, {"rollout": self.id, **data}, actor="judge")
@@ -203,6 +228,7 @@ class RolloutLoop:
             "was_ready": self._watch.was_ready,
             "failing": self._failing.state(),
             "verdict": (verdict or self._judge.verdict()).to_dict(),
+            "shadow": self._copies.state(self._clock()) if self.plan.shadow_min and builder is None else None,
             "at": self._clock(),
         }
         self._store.write(_checkpoint(self.id), json.dumps(document).encode())
@@ -215,6 +241,7 @@ class RolloutLoop:
         self._weight = document["weight"]
         self._watch = CanaryWatch(self._clock(), was_ready=document.get("was_ready", False))
         self._failing = Failing(self.plan.block_seconds, document.get("failing"))
+        self._copies = Copies(self.plan, self._folder, document.get("shadow"))
         self._builder = None
         if document["builder"] is not None:
             seen = b"".join(self._store.read(path) for path in self._store.list(f"rollouts/{self.id}/seen"))

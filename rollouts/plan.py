@@ -75,7 +75,10 @@ class StepForecast:
 
 @dataclass(frozen=True, slots=True)
 class RolloutPlan:
-    """See the module. Times in seconds; `step_max` holds one for each step; `units_per_minute` counts both arms."""
+    """See the module. Times in seconds; `step_max` holds one for each step; `units_per_minute` counts both arms.
+
+    `shadow_min` is how long the canary gets copies before the first step; 0: it does not.
+    """
 
     rollout: str
     steps: tuple[int, ...]
@@ -93,6 +96,7 @@ class RolloutPlan:
     units_per_minute: float = 0.0
     forecast: tuple[StepForecast, ...] = ()
     warnings: tuple[str, ...] = ()
+    shadow_min: float = 0.0
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -101,8 +105,14 @@ class RolloutPlan:
 
     @property
     def forecast_seconds(self) -> float | None:
-        """How long a good canary needs for the whole ramp; None: too long to say."""
-        return total_seconds(self.forecast)
+        """How long a good canary needs for the shadow phase and the whole ramp; None: too long to say."""
+        ramp = total_seconds(self.forecast)
+        return None if ramp is None else self.shadow_min + ramp
+
+    @property
+    def shadow_max(self) -> float:
+        """When the shadow phase is given up: like the first step."""
+        return max(self.shadow_min, *self.step_max[:1])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON that `from_dict` turns into an equal plan."""

@@ -29,6 +29,8 @@ _SOON = 3600.0
 _LADDERS = ((1, 5, 25, 50), (5, 25, 50), (10, 50), (25, 50), (50,))
 _EFFECTS: dict[str, tuple[float, ...]] = {"error_rate": (2.0, 10.0), "latency_p99": (3.0,)}
 _AVAILABLE = ("error_rate", "latency")
+# One block may be the edge of a burst.
+_SHADOW_BLOCKS = 2
 # A stable arm that showed no error is believed to have a few: log-odds of 0 do not exist.
 _LEAST_RATE = 5e-4
 _TOO_FEW = (
@@ -84,6 +86,7 @@ def make_plan(
         guardrails=guardrails,
         latency=latency,
         units_per_minute=units_per_minute,
+        shadow_min=max(rollout.step.min, _SHADOW_BLOCKS * block_seconds) if rollout.shadow else 0.0,
     )
     if rollout.steps == "auto":
         draft = _choose_steps(draft)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from tidegate.core.artifacts import VerdictWord
 from tidegate.rollouts.plan import GoalPlan, Line, RolloutPlan, Stream
@@ -62,6 +64,35 @@ def per_cent(share: float) -> str:
 def milliseconds(seconds: float) -> str:
     """12 ms, 1.4 ms."""
     return f"{1000 * seconds:.0f} ms" if seconds >= 0.01 else f"{1000 * seconds:.1f} ms"  # noqa: PLR2004 - tenths below 10 ms
+
+
+def shadow_sentence(numbers: Mapping[str, Any]) -> str:
+    """What copied traffic has shown, from `ShadowPhase.numbers`."""
+    if not numbers["requests"]:
+        return "No copied request has been answered by both versions yet."
+    failures, refused = numbers["failures"], numbers["refused"]
+    parts = [f"{numbers['requests']:,} copied requests: " + (", ".join(_differences(numbers)) or "nothing to compare")]
+    parts.append(f"the canary failed {failures['canary']:,}, stable {failures['stable']:,}")
+    if refused:
+        parts.append(f"it refused {refused:,} that stable answered")
+    latency = numbers["latency"]
+    if latency["canary"]:
+        canary, stable = ("/".join(milliseconds(one) for one in latency[arm].values()) for arm in ("canary", "stable"))
+        parts.append(f"{canary} at p50/p90/p99, stable {stable}")
+    return "; ".join(parts) + "."
+
+
+def _differences(numbers: Mapping[str, Any]) -> list[str]:
+    found = []
+    if numbers["different"] is not None:
+        found.append(f"{per_cent(numbers['different'])} of {numbers['rows']:,} rows get another class")
+    if numbers["score_difference"] is not None:
+        found.append(f"scores differ by {numbers['score_difference']:.3g} on average")
+    if numbers["difference"] is not None:
+        relative = numbers["relative_difference"]
+        about = "" if relative is None else f", {per_cent(relative)} of stable's spread"
+        found.append(f"{numbers['rows']:,} predictions differ by {numbers['difference']:.3g} on average{about}")
+    return found
 
 
 def guard_sentence(plan: RolloutPlan, step: int, units: float) -> str:

@@ -144,7 +144,16 @@ class FakeDriver:
             raise Conflict(f"Rollout {self.rollouts[-1].id} is running.", "`--replace` ends it first.")
         at = "2026-01-01T00:00:00+00:00"
         self.rollouts.append(
-            RolloutState(plan.rollout, self.champion, release, plan.to_dict(), plan.steps, at, step_started_at=at)
+            RolloutState(
+                plan.rollout,
+                self.champion,
+                release,
+                plan.to_dict(),
+                plan.steps,
+                at,
+                step_started_at=at,
+                shadowing=plan.shadow_min > 0,
+            )
         )
         return self.rollouts[-1]
 
@@ -169,12 +178,16 @@ class FakeDriver:
             "units": {"stable": 0, "canary": 0},
             "decision": "continue",
             "steps": [],
+            "shadow": {"running": found.open and found.shadowing} if found.plan["shadow_min"] else None,
             "reasons": list(found.reasons),
         }
 
     def promote(self, *, full: bool, reason: str) -> RolloutState:
         """Pass the step, or go to 100 %."""
         running = self._open()
+        if not full and running.shadowing:
+            self.rollouts[-1] = replace(running, shadowing=False, state="running")
+            return self.rollouts[-1]
         if not full and running.step + 1 < len(running.steps):
             self.rollouts[-1] = replace(running, step=running.step + 1, state="running")
             return self.rollouts[-1]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Plan, start, follow and end A/B rollouts.", no_args_is_help=True)
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the ledger.")]
 _POLL_SECONDS = 0.5
+_NO_COPIES = "the canary gets no copies yet."
 
 
 @app.command()
@@ -65,7 +66,8 @@ def start(
     made = flows.plan_to_start(environment, t.progress)
     rollout = environment.driver.start(found.id, made, by_hand=True, replace=replace)
     document = environment.driver.status(rollout.id)
-    text = f"Rollout {rollout.id} of version {found.version} begins at {rollout.weight} %: `tidegate rollout watch`."
+    begins = "with copied traffic only" if rollout.shadowing else f"at {rollout.weight} %"
+    text = f"Rollout {rollout.id} of version {found.version} begins {begins}: `tidegate rollout watch`."
     t.show(document, lambda console: console.print(text))
 
 
@@ -106,7 +108,7 @@ def promote(
     full: Annotated[bool, typer.Option("--full", help="Go to 100 % at once, not only to the next step.")] = False,
     reason: Reason = "promoted by hand",
 ) -> None:
-    """Pass the running step, or the whole rollout, whatever the judge says."""
+    """Pass the running step or shadow phase, or the whole rollout, whatever the judge says."""
     from tidegate.pipelines import aliases
 
     t = terminal()
@@ -168,17 +170,22 @@ def _exit_code(state: str) -> ExitCode:
 def _line(document: dict[str, Any]) -> str:
     units = document["units"]
     left = document["forecast_seconds"]
-    text = (
-        f"{document['id']}  {document['state'].replace('_', ' '):<12} {document['weight']:>3} %  "
-        f"canary {units['canary']:,}  stable {units['stable']:,} users"
-    )
+    head = f"{document['id']}  {document['state'].replace('_', ' '):<12} "
+    shadow = document["shadow"]
+    if shadow is not None and shadow["running"]:
+        return f"{head}shadow  {shadow.get('sentence', _NO_COPIES)}{_rest(document, left, 'phase')}"
+    text = f"{head}{document['weight']:>3} %  canary {units['canary']:,}  stable {units['stable']:,} users"
     metrics = "".join(
         f"  {one['name']} {_evidence(one['log_e_harm'])} harm {_evidence(one['log_e_safe'])} safe"
         for one in document["metrics"]
     )
-    about = f"  about {left / 60:.1f} min left in this step" if left else ""
+    return text + metrics + _rest(document, left, "step")
+
+
+def _rest(document: dict[str, Any], left: float | None, part: str) -> str:
+    about = f"  about {left / 60:.1f} min left in this {part}" if left else ""
     because = f"\n  {'; '.join(document['reasons'])}" if document["state"] != "running" and document["reasons"] else ""
-    return text + metrics + about + because
+    return about + because
 
 
 def _evidence(log_e: float | None) -> str:
@@ -195,6 +202,10 @@ def _print_status(console: Console, document: dict[str, Any]) -> None:
         f"{document['state'].replace('_', ' ')}, {document['weight']} % on the canary",
         markup=False,
     )
+    shadow = document["shadow"]
+    if shadow is not None:
+        word = "shadow phase, no user meets the canary" if shadow["running"] else "shadow phase"
+        console.print(f"  {word}: {shadow.get('sentence', _NO_COPIES)}", markup=False, soft_wrap=True)
     for metric in document["metrics"]:
         console.print(f"  {metric['sentence']}", markup=False, soft_wrap=True)
     srm = document["srm"]
@@ -211,6 +222,10 @@ def _print_plan(console: Console, made: RolloutPlan) -> None:
     console.print(
         f"{made.units_per_minute:,.0f} new users a minute, mode {made.mode}, blocks of {made.block_seconds:g} s"
     )
+    if made.shadow_min:
+        console.print(
+            f"first {_time(made.shadow_min)} of copied traffic: no user meets the canary, its answers are compared"
+        )
     table = Table("weight", "a good canary passes in", "after canary users", "waits for", "ends after", box=None)
     for step, maximum in zip(made.forecast, made.step_max, strict=True):
         units = "-" if step.canary_units is None else f"{step.canary_units:,.0f}"
@@ -228,7 +243,8 @@ def _print_suggestion(console: Console, made: RolloutPlan) -> None:
     steps = ", ".join(map(str, made.steps))
     longest = max(made.step_max, default=0.0)
     step = f"{{min: {made.step_min:.0f}s, max: {longest:.0f}s}}"
-    console.print(f"rollout:\n  mode: {made.mode}\n  steps: [{steps}]\n  step: {step}", markup=False)
+    shadow = "\n  shadow: true" if made.shadow_min else ""
+    console.print(f"rollout:\n  mode: {made.mode}\n  steps: [{steps}]\n  step: {step}{shadow}", markup=False)
 
 
 def _print_history(console: Console, rows: list[dict[str, Any]]) -> None:

@@ -119,6 +119,8 @@ def _print_steps(console: Console, rollout: Any) -> None:
         units = [f"{one.units.get(arm, 0):,}" for arm in ("canary", "stable")]
         table.add_row(f"{one.weight} %", one.verdict, f"{one.seconds:.0f}", *units)
     console.print(f"rollout {rollout.id}", markup=False)
+    if rollout.shadow:
+        console.print(f"  shadow phase: {rollout.shadow['sentence']}", markup=False, soft_wrap=True)
     console.print(table)
 
 

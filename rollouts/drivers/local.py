@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -61,9 +61,10 @@ class LocalDriver:
             },
             "metrics": verdict.get("metrics", []),
             "srm": verdict.get("srm", {"log_e": 0.0, "ok": True}),
-            "forecast_seconds": verdict.get("forecast_seconds") if found.open else None,
+            "forecast_seconds": _left(found, checkpoint),
             "units": verdict.get("units", {"stable": 0, "canary": 0}),
             "decision": verdict.get("decision", "continue"),
+            "shadow": _shadow(found, checkpoint),
             "steps": [asdict(result) for result in found.results],
             "plan": {"steps": list(found.steps), "step": found.step},
             "reasons": list(found.reasons) or verdict.get("reasons", []),
@@ -80,12 +81,15 @@ class LocalDriver:
         seen = self._seen()
 
         def draft(_: State, current: RolloutState) -> Draft:
-            if not full and seen is not None and current.step != seen.step:
+            here = (current.step, current.shadowing)
+            if not full and seen is not None and here != (seen.step, seen.shadowing):
                 raise Conflict(
                     f"Rollout {current.id} went on to {current.weight} % meanwhile.",
                     "`tidegate events` shows who decided; promote again to pass this step too.",
                 )
-            data = {"rollout": current.id, "reasons": [reason], "units": self._units(current.id)}
+            data = {"rollout": current.id, "reasons": [reason], **self._shown(current)}
+            if not full and current.shadowing:
+                return Draft("shadow", data)
             if full or current.step + 1 == len(current.steps):
                 return Draft("promoted", {**data, "keep": current.keep})
             return Draft("step_passed", {**data, "step": current.step + 1})
@@ -102,7 +106,7 @@ class LocalDriver:
         seen = self._seen()
 
         def draft(_: State, current: RolloutState) -> Draft:
-            return Draft("aborted", {"rollout": current.id, "reasons": [reason], "units": self._units(current.id)})
+            return Draft("aborted", {"rollout": current.id, "reasons": [reason], **self._shown(current)})
 
         self._ledger.append(deciding(on_open(seen.id if seen else None, draft)))
         return self._newest()
@@ -111,9 +115,11 @@ class LocalDriver:
         """The rollout as the person sees it: another step or a later rollout must not be hit by their answer."""
         return self._state().rollout
 
-    def _units(self, rollout: str) -> dict[str, int]:
-        units: dict[str, int] = (read_checkpoint(self._store, rollout) or {}).get("verdict", {}).get("units", {})
-        return units
+    def _shown(self, rollout: RolloutState) -> dict[str, Any]:
+        """What the loop knows of the step that ends: users, or in a shadow phase what the copies showed."""
+        checkpoint = read_checkpoint(self._store, rollout.id) or {}
+        units = {"units": checkpoint.get("verdict", {}).get("units", {})}
+        return {**units, "shadow": _numbers(checkpoint)} if rollout.shadowing else units
 
     def _state(self) -> State:
         return fold(self._ledger.events())
@@ -123,6 +129,28 @@ class LocalDriver:
         if rollout is None:
             raise Conflict("There is no rollout.", "`tidegate events` shows what happened.")
         return rollout
+
+
+def _numbers(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    numbers: dict[str, Any] = (checkpoint.get("shadow") or {}).get("numbers", {})
+    return numbers
+
+
+def _shadow(rollout: RolloutState, checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the copies show, as far as anybody knows; None where there are no copies."""
+    if not rollout.plan.get("shadow_min"):
+        return None
+    numbers = _numbers(checkpoint) if rollout.shadow is None else rollout.shadow
+    return {"running": rollout.open and rollout.shadowing, **numbers}
+
+
+def _left(rollout: RolloutState, checkpoint: Mapping[str, Any]) -> float | None:
+    """Seconds until a good canary passes the phase or step of now."""
+    if not rollout.open:
+        return None
+    part = "shadow" if rollout.shadowing else "verdict"
+    left: float | None = (checkpoint.get(part) or {}).get("forecast_seconds")
+    return left
 
 
 def _replaced(begin: Decision) -> Decide:

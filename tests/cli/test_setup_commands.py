@@ -40,10 +40,10 @@ def test_config_prints_yaml_that_is_the_same_config(cli: Cli, project: Path) -> 
 def test_keys_that_nothing_acts_on_yet_are_said(cli: Cli, project: Path) -> None:
     """On stderr and in the document; a config without them warns of nothing."""
     assert cli("config", "--json", cwd=project).json["warnings"] == []
-    (project / "tidegate.yaml").write_text(CONFIG + "rollout: {shadow: true}\nmonitor: {min_rows: 9}\n")
+    (project / "tidegate.yaml").write_text(CONFIG + "rollout: {unit: {window: 1m}}\nmonitor: {min_rows: 9}\n")
     result = cli("config", "--json", cwd=project)
-    assert [sentence.split()[0] for sentence in result.json["warnings"]] == ["rollout.shadow", "monitor"]
-    assert "Warning: rollout.shadow is set, but this version does not act on it yet" in result.stderr
+    assert [sentence.split()[0] for sentence in result.json["warnings"]] == ["rollout.unit.window", "monitor"]
+    assert "Warning: rollout.unit.window is set, but this version does not act on it yet" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["ship", "up"])

@@ -19,8 +19,8 @@ VERSIONS = {"r-1": 1, "r-2": 2, "r-3": 3}
 
 
 @cache
-def plan(rollout: str = "o-1") -> RolloutPlan:
-    section = Rollout.model_validate({"guardrails": [Rollout().guardrails[0]], "steps": [20, 50]})
+def plan(rollout: str = "o-1", *, shadow: bool = False) -> RolloutPlan:
+    section = Rollout.model_validate({"guardrails": [Rollout().guardrails[0]], "steps": [20, 50], "shadow": shadow})
     return make_plan(section, rollout_id=rollout, block_seconds=60, units_per_minute=6000, error_rate=0.01)
 
 
@@ -107,6 +107,29 @@ def test_a_person_may_pass_each_step(driver: RolloutDriver) -> None:
     assert driver.status()["reasons"] == ["fine"]
     with pytest.raises(Conflict):
         driver.promote(full=False, reason="again")
+
+
+def test_a_person_may_pass_the_shadow_phase(driver: RolloutDriver) -> None:
+    """Nobody meets the canary before; then the first step begins."""
+    driver.start("r-2", plan(shadow=True), by_hand=True, replace=False)
+    document = driver.status()
+    assert (document["state"], document["weight"], document["shadow"]["running"]) == ("running", 0, True)
+    assert [driver.promote(full=False, reason="fine").weight for _ in range(2)] == [20, 50]
+    assert not driver.status()["shadow"]["running"]
+
+
+def test_a_person_may_skip_or_end_a_shadow_phase(driver: RolloutDriver) -> None:
+    """`--full` goes to 100 % from there too, and an abort leaves the champion."""
+    driver.start("r-2", plan(shadow=True), by_hand=True, replace=False)
+    assert driver.abort("enough").weight == 0
+    driver.start("r-2", plan("o-2", shadow=True), by_hand=True, replace=False)
+    assert driver.promote(full=True, reason="trust me").weight == 100
+
+
+def test_without_a_shadow_phase_there_is_none_to_show(driver: RolloutDriver) -> None:
+    """The field is there all the same."""
+    begin(driver)
+    assert driver.status()["shadow"] is None
 
 
 def test_a_person_may_skip_the_steps(driver: RolloutDriver) -> None:

@@ -17,7 +17,6 @@ ASKED: dict[str, dict[str, Any]] = {
     "serve.capture": {"serve": {"capture": {"exclude": ["name"]}}},
     "image": {"image": {"system_packages": ["libgomp1"]}},
     "rollout.unit.window": {"rollout": {"unit": {"window": 60.0}}},
-    "rollout.shadow": {"rollout": {"shadow": True}},
     "monitor": {"monitor": {"labels": {"command": "./labels"}}},
     "retrain": {"retrain": {"release": "auto"}},
     "notify": {"notify": [{"on": ["drift"], "webhook": "env:HOOK"}]},

@@ -71,7 +71,7 @@ def respond(predictions):
         sum(range(1000))
     if random.random() < _told("fail"):
         raise RuntimeError("broken on purpose")
-    return predictions
+    return [1 - one for one in predictions] if _told("flip") else predictions
 """
 
 CONFIG = """
@@ -87,10 +87,11 @@ rollout:
   step: {step}
   guardrails: [{{metric: error_rate, harm: {{ratio: 1.1, margin: 0.05}}, safe: {{ratio: 1.1, margin: {safe}}}}}]
   keep_previous: {keep}
+  shadow: {shadow}
 advanced: {{gateway_port: {port}, console_port: {console}, block: 1s}}
 """
 
-DEFAULTS = {"steps": "[20, 50]", "step": "{min: 3s, max: 2m}", "safe": "0.2", "keep": "1h"}
+DEFAULTS = {"steps": "[20, 50]", "step": "{min: 3s, max: 2m}", "safe": "0.2", "keep": "1h", "shadow": "false"}
 
 
 @dataclass(frozen=True)
@@ -191,9 +192,9 @@ class Journey:
         state = self.state
         return next(release for release in state.versions if release != state.champion)
 
-    def fault(self, release: str, *, fail: float = 0.0, slow: float = 0.0) -> None:
-        """Make a release fail a share of its requests, or take seconds for a row."""
-        for what, value in (("fail", fail), ("slow", slow)):
+    def fault(self, release: str, *, fail: float = 0.0, slow: float = 0.0, flip: float = 0.0) -> None:
+        """Make a release fail a share of its requests, take seconds for a row, or answer the other class."""
+        for what, value in (("fail", fail), ("slow", slow), ("flip", flip)):
             (self.root / "faults" / f"{release}.{what}").write_text(str(value))
 
     def heal(self) -> None:

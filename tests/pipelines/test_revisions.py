@@ -54,6 +54,19 @@ def test_a_rollout_asks_for_both_arms_at_its_weight() -> None:
     assert asked.releases == ("r-1", "r-2")
 
 
+def test_a_canary_in_its_shadow_phase_gets_copies_and_nobody() -> None:
+    """As soon as it is ready, held or not; at its first step the copies end."""
+    for state in ("running", "held"):
+        rollout = replace(ROLLOUT, shadowing=True, state=state)  # type: ignore[arg-type]  # two of the words
+        asked = wanted(replace(SERVING, rollouts=(rollout,)), NOW)
+        assert asked == Wanted("r-1", "r-2", "o-1", 0, shadow=True)
+        assert routing(asked, running("r-1", loading=("r-2",)), serving("r-1")).shadow is None
+        split_to = routing(asked, running("r-1", "r-2"), serving("r-1"))
+        assert (split(split_to), split_to.shadow) == (("r-1", "r-2", 0), split_to.canary)
+    stepped = wanted(replace(SERVING, rollouts=(ROLLOUT,)), NOW)
+    assert routing(stepped, running("r-1", "r-2"), serving("r-1")).shadow is None
+
+
 @pytest.mark.parametrize("word", ["promoted", "rolled_back", "inconclusive", "aborted", "replaced"])
 def test_a_rollout_that_is_over_asks_for_no_canary(word: str) -> None:
     """At whatever step it ended."""

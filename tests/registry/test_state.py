@@ -73,6 +73,49 @@ def test_a_rollout_climbs_its_steps_and_promotes(ledger: Ledger) -> None:
     assert (state.retired.release, state.retired.keep) == ("r-1", 60.0)
 
 
+def begin_shadowing(ledger: Ledger) -> State:
+    ledger.append(deciding(start("r-2", {**plan("o-1"), "shadow_min": 120.0}, 0.0, by_hand=False)))
+    return fold(ledger.events())
+
+
+def test_a_shadow_phase_comes_before_the_first_step(ledger: Ledger) -> None:
+    """The canary has nobody; its event keeps the numbers and begins the step, whose seconds count from there."""
+    with_champion(ledger)
+    rollout = begin_shadowing(ledger).rollouts[-1]
+    assert (rollout.shadowing, rollout.weight, rollout.open, rollout.shadow) == (True, 0, True, None)
+    held = write(ledger, "held", rollout="o-1", reasons=["no traffic"]).rollouts[-1]
+    assert (held.state, held.weight) == ("held", 0)
+    rollout = write(ledger, "shadow", rollout="o-1", shadow={"requests": 7}, reasons=["x"]).rollouts[-1]
+    assert (rollout.shadowing, rollout.weight, rollout.state, rollout.shadow) == (False, 20, "running", {"requests": 7})
+    assert rollout.reasons == ()
+    rollout = write(ledger, "step_passed", rollout="o-1", step=1).rollouts[-1]
+    assert [(one.weight, one.verdict, one.seconds) for one in rollout.results] == [
+        (0, "promote", 20.0),
+        (20, "promote", 10.0),
+    ]
+    rollout = write(ledger, "promoted", rollout="o-1", keep=0.0).rollouts[-1]
+    assert (rollout.weight, rollout.shadow) == (100, {"requests": 7})
+
+
+@pytest.mark.parametrize("kind", ["rolled_back", "aborted", "inconclusive", "replaced"])
+def test_what_ends_in_its_shadow_phase_ends_at_weight_0(ledger: Ledger, kind: str) -> None:
+    """With what the copies showed until then, if anybody knew."""
+    with_champion(ledger)
+    begin_shadowing(ledger)
+    shown = {"shadow": {"requests": 7}} if kind != "replaced" else {}
+    rollout = write(ledger, kind, rollout="o-1", reasons=["because"], **shown).rollouts[-1]
+    assert ([one.weight for one in rollout.results], rollout.weight) == ([0], 0)
+    assert rollout.shadow == shown.get("shadow")
+
+
+def test_a_refusal_says_that_a_shadow_phase_runs(ledger: Ledger) -> None:
+    """Not a share that nobody gets."""
+    with_champion(ledger)
+    begin_shadowing(ledger)
+    with pytest.raises(Conflict, match=r"o-1 of version 2 is running in its shadow phase\."):
+        begin(ledger, "o-2")
+
+
 @pytest.mark.parametrize("kind", ["rolled_back", "aborted", "inconclusive", "replaced"])
 def test_every_other_end_leaves_the_champion(ledger: Ledger, kind: str) -> None:
     """Only a promotion moves the champion; the canary's weight is 0 afterwards."""

@@ -30,6 +30,7 @@ from tidegate.rollouts.loop import RolloutLoop, exposure, read_checkpoint
 from tidegate.rollouts.plan import RolloutPlan
 from tidegate.rollouts.planning import make_plan
 from tidegate.serving.gateway.access_log import parse_record, rotated_path
+from tidegate.serving.service.pair_log import Half, encode
 
 # Wide lines, so that some dozen canary users decide.
 GUARDRAIL = {"metric": "error_rate", "harm": {"ratio": 1.1, "margin": 0.02}, "safe": {"ratio": 1.5, "margin": 0.15}}
@@ -70,7 +71,7 @@ class World:
         self, folder: Path, *, answer: Answer = fine, users: int = 40, block: float = 1, **rollout: Any
     ) -> None:
         self.now = 1_800_000_000.0
-        self.log, self.store = folder / "access.jsonl", MemoryStore()
+        self.log, self.pairs, self.store = folder / "access.jsonl", folder / "pairs", MemoryStore()
         self.answer, self.users, self.health = answer, users, WELL
         self.said: list[str] = []
         self.number = self.weight = 0
@@ -123,7 +124,9 @@ class World:
         """One round of the supervisor, as pipelines/stack.py goes it."""
         if self.rollout.open:
             if self.loop is None:
-                self.loop = RolloutLoop(self.rollout, self.ledger, self.store, self.log, lambda: self.now)
+                self.loop = RolloutLoop(
+                    self.rollout, self.ledger, self.store, self.log, pairs=self.pairs, clock=lambda: self.now
+                )
             self.said += self.loop.tick(self.rollout, self.health)
             self.weight = self.rollout.weight if self.rollout.open else 0
             self.loop.applied(self.weight)
@@ -135,9 +138,21 @@ class World:
         for index in range(count):
             self.number += 1
             when = self.now + seconds * index / max(count, 1)
+            if self.rollout.shadowing and self.rollout.open:
+                self.copy(when)
             lines += [self.line(f"user-{self.number}", when + extra) for extra in (0, seconds / (2 * count))]
         self.write(*lines)
         self.now += seconds
+
+    def copy(self, when: float) -> None:
+        """What both processes note of a request in a shadow phase: every fourth gets another class."""
+        self.pairs.mkdir(exist_ok=True)
+        for arm, release, label in (("stable", "r-1", 0), ("shadow", "r-2", int(self.number % 4 == 0))):
+            status = self.answer(self.number, "canary" if arm == "shadow" else arm).get("status", 200)
+            fields = {"rollout": "o-1", "id": f"id-{self.number}", "arm": arm, "unit": self.number, "at": when}
+            shown = {"predictions": [label]} if status == 200 else {}
+            with (self.pairs / f"{release}.1.000000.jsonl").open("ab") as file:
+                file.write(encode(Half(**fields, status=status, seconds=0.01, **shown)))  # type: ignore[arg-type]  # as read
 
     def line(self, unit: str, when: float, **changes: Any) -> bytes:
         """A request by the gateway's rule at the weight of now."""
@@ -612,3 +627,202 @@ def test_the_blocks_that_decided_are_kept(tmp_path: Path) -> None:
     paths = world.store.list("rollouts/o-1/blocks")
     lines = [json.loads(line) for path in paths for line in world.store.read(path).splitlines()]
     assert judge(world.plan, from_lines(lines)["o-1"]).to_dict() == world.events[-1].data["verdict"]
+
+
+def test_a_shadow_phase_shows_the_canary_copies_and_no_user(tmp_path: Path) -> None:
+    """Then the steps begin as ever; its numbers are in the ledger, and who came meanwhile is no unit of the judge."""
+    world = World(tmp_path, shadow=True)
+    assert (world.rollout.shadowing, world.rollout.weight) == (True, 0)
+    while world.rollout.shadowing:
+        assert world.weight == 0
+        world.run(1)
+        assert sum(world.units.values()) == 0
+    assert world.loop is not None
+    assert world.loop._builder is not None
+    empty = world.loop._builder.checkpoint()
+    assert (empty["seen"], empty["sums"], empty["lines"]["newest"]) == (0, [], -1)
+    (event,) = world.events
+    assert (event.kind, event.actor) == ("shadow", "judge")
+    shadow = event.data["shadow"]
+    assert (shadow["different"], shadow["failures"]) == (0.25, {"stable": 0, "canary": 0})
+    assert 3 <= shadow["seconds"] <= 4
+    assert shadow["requests"] == shadow["rows"] > 200
+    assert world.run() == ["shadow", "step_passed", "promoted"]
+    assert [(one.weight, one.verdict) for one in world.rollout.results] == [
+        (0, "promote"),
+        (20, "promote"),
+        (50, "promote"),
+    ]
+    copied = sum(record.weight == 0 for record in map(parse_record, world.log.read_bytes().splitlines())) // 2
+    assert sum(world.units.values()) <= world.number - copied
+
+
+def test_a_canary_that_fails_its_copies_never_meets_a_user(tmp_path: Path) -> None:
+    """Within seconds, whatever the phase would still take; also when the stable arm misses its readiness checks."""
+    world = World(tmp_path, shadow=True, answer=dead, step={"min": "10m", "max": "1h"})
+    assert world.run() == ["rolled_back"]
+    event = world.events[0]
+    assert "copied requests to the canary failed within" in event.data["reasons"][0]
+    assert "No user met it" in event.data["reasons"][0]
+    assert event.data["shadow"]["failures"]["canary"] >= 20
+    assert [(one.weight, one.units) for one in world.rollout.results] == [(0, {"stable": 0, "canary": 0})]
+    assert world.rollout.results[0].seconds <= 4
+    assert all(b"canary/" not in line for line in world.log.read_bytes().splitlines())
+    status = world.driver.status()
+    assert (status["shadow"]["running"], status["shadow"]["failures"]["stable"]) == (False, 0)
+
+
+def test_a_share_of_failures_is_left_to_the_steps(tmp_path: Path) -> None:
+    """The numbers say it before any user met the canary, the judge decides it on users."""
+    world = World(tmp_path, shadow=True, answer=bad)
+    assert world.run() == ["shadow", "rolled_back"]
+    numbers = world.events[0].data["shadow"]
+    assert numbers["failures"]["canary"] == pytest.approx(numbers["requests"] / 4, abs=1)
+
+
+def test_a_canary_that_dies_in_its_shadow_phase_is_rolled_back(tmp_path: Path) -> None:
+    """As in a step."""
+    world = World(tmp_path, shadow=True)
+    world.run(3)
+    world.health = Health(stable_ready=True, canary_alive=False, canary_ready=False)
+    world.run(1)
+    assert world.kinds == ["rolled_back"]
+    assert "process died" in world.events[0].data["reasons"][0]
+    assert world.events[0].data["shadow"]["requests"] > 0
+
+
+@pytest.mark.parametrize(("answer", "kinds"), [(fine, ["shadow", "step_passed", "promoted"]), (dead, ["rolled_back"])])
+def test_a_supervisor_killed_at_every_tick_of_a_shadow_phase_comes_to_the_same_numbers(
+    tmp_path: Path, answer: Answer, kinds: list[str]
+) -> None:
+    """Nothing lives in memory that matters, and nothing is counted twice."""
+    worlds = []
+    for restarts in (False, True):
+        folder = tmp_path / str(restarts)
+        folder.mkdir()
+        world = World(folder, shadow=True, answer=answer)
+        for _ in range(120):
+            world.run(1)
+            if restarts:
+                world.restart()
+            if not world.rollout.open:
+                break
+        worlds.append(world)
+    assert worlds[0].kinds == kinds
+    assert [event.to_json() for event in worlds[1].events] == [event.to_json() for event in worlds[0].events]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("answer", [fine, dead])
+def test_a_kill_at_any_write_of_a_shadow_phase_changes_no_event(tmp_path: Path, answer: Answer, when: str) -> None:
+    """Checkpoint or ledger: the same events with the same numbers, none twice."""
+
+    def story(name: str, kill_at: int | None) -> tuple[World, int]:
+        folder = tmp_path / name
+        folder.mkdir()
+        world, writes = World(folder, shadow=True, answer=answer), [0]
+
+        def count(moment: str) -> None:
+            if moment == when:
+                writes[0] += 1
+                if writes[0] - 1 == kill_at:
+                    raise Killed
+
+        world.store.on_write = count
+        for _ in range(24):
+            try:
+                world.run(1)
+            except Killed:
+                world.restart()
+                world.tick()
+        return world, writes[0]
+
+    expected, total = story("undisturbed", None)
+    assert expected.kinds[0] == ("shadow" if answer is fine else "rolled_back")
+    for number in range(total):
+        world, _ = story(str(number), number)
+        events = [event.to_json() for event in world.events]
+        assert events == [event.to_json() for event in expected.events][: len(events)], number
+        assert events
+
+
+@pytest.mark.parametrize(
+    ("action", "kinds", "weight"),
+    [("hold", ["held"], 0), ("rollback", ["inconclusive"], 0), ("promote", ["shadow"], 20)],
+)
+def test_a_shadow_phase_without_traffic_ends_as_the_config_says(
+    tmp_path: Path, action: str, kinds: list[str], weight: int
+) -> None:
+    """After `step.max`, once; a held one goes on copying until a person decides."""
+    world = World(tmp_path, users=0, shadow=True, step={"min": "3s", "max": "6s", "on_inconclusive": action})
+    for _ in range(16):
+        world.tick()
+        world.traffic()
+    assert (world.kinds, world.rollout.weight) == (kinds, weight)
+    assert "no copied request was answered by both" in world.events[0].data["reasons"][0]
+    if action == "hold":
+        assert world.rollout.shadowing
+        world.restart()
+        world.users = 40
+        for _ in range(20):
+            world.tick()
+            world.traffic()
+        assert world.kinds == ["held"]
+        assert world.driver.status()["shadow"]["requests"] > 0
+        world.driver.promote(full=False, reason="I looked")
+        assert (world.rollout.state, world.rollout.weight) == ("running", 20)
+        assert world.rollout.shadow is not None
+        assert world.rollout.shadow["requests"] > 0
+
+
+def test_a_held_shadow_phase_still_stops_a_dead_canary(tmp_path: Path) -> None:
+    """Nobody has to be awake for that."""
+    world = World(tmp_path, users=0, shadow=True, step={"min": "3s", "max": "6s", "on_inconclusive": "hold"})
+    world.run(20)
+    world.users, world.answer = 40, dead
+    for _ in range(10):
+        world.tick()
+        world.traffic()
+    assert world.kinds == ["held", "rolled_back"]
+
+
+def test_a_person_may_pass_or_end_a_shadow_phase(tmp_path: Path) -> None:
+    """With what is known until then; the judge's own event for the phase comes too late."""
+    world = World(tmp_path, shadow=True)
+    world.run(5)
+    stale = world.rollout
+    assert world.driver.promote(full=False, reason="looks good").weight == 20
+    assert world.loop is not None
+    for _ in range(8):
+        world.now += 1
+        world.copy(world.now)
+        world.number += 1
+    assert world.loop.tick(stale, WELL) == []
+    assert world.kinds == ["shadow"]
+    assert world.events[0].data["shadow"]["requests"] > 0
+    world.driver.abort("enough")
+    assert world.rollout.weight == 0
+
+
+def test_the_status_tells_of_a_shadow_phase_while_it_runs(tmp_path: Path) -> None:
+    """Its numbers and the time that it will still take; without such a phase there is nothing to tell."""
+    world = World(tmp_path, shadow=True)
+    assert world.driver.status()["shadow"] == {"running": True}
+    world.run(5)
+    status = world.driver.status()
+    assert (status["shadow"]["running"], status["weight"], status["state"]) == (True, 0, "running")
+    assert status["shadow"]["different"] == pytest.approx(0.25, abs=0.01)
+    assert 0 < status["forecast_seconds"] < 3
+    other = tmp_path / "other"
+    other.mkdir()
+    assert World(other).driver.status()["shadow"] is None
+
+
+def test_old_files_of_the_log_may_go_during_a_shadow_phase(tmp_path: Path) -> None:
+    """It may last for days, and nothing in them will be counted."""
+    world = World(tmp_path, shadow=True, step={"min": "10m", "max": "1h"})
+    world.tick()
+    assert world.loop is not None
+    before = world.loop.position
+    world.run(6)
+    assert world.loop.position > before

@@ -25,7 +25,7 @@ def plan(units: float = 24_000, error_rate: float = 0.004, **rollout: Any) -> Ro
 
 def test_a_plan_survives_json_exactly() -> None:
     """It is stored in the ledger and must mean the same ever after, also with forecasts that have no end."""
-    for each in (plan(), plan(units=0, steps=[5]), plan(units=6)):
+    for each in (plan(), plan(units=0, steps=[5]), plan(units=6), plan(shadow=True)):
         assert RolloutPlan.from_dict(json.loads(json.dumps(each.to_dict(), allow_nan=False))) == each
 
 
@@ -55,6 +55,15 @@ def test_a_good_canary_of_the_demo_is_forecast_within_two_and_a_half_minutes() -
     assert each.forecast_seconds is not None
     assert each.forecast_seconds <= 150
     assert each.step_max == pytest.approx([3 * (f.promote_seconds or 0) for f in each.forecast])
+
+
+def test_a_shadow_phase_is_part_of_the_forecast() -> None:
+    """`step.min` more, and the steps stay as they were."""
+    before, after = plan(), plan(shadow=True)
+    assert (before.shadow_min, after.shadow_min) == (0, 120)
+    assert after.forecast_seconds == pytest.approx((before.forecast_seconds or 0) + 120)
+    assert (after.steps, after.forecast, after.step_max) == (before.steps, before.forecast, before.step_max)
+    assert plan(units=0, steps=[5], shadow=True).forecast_seconds is None
 
 
 def test_bunched_slow_requests_make_the_forecast_longer() -> None:
