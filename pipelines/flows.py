@@ -385,9 +385,9 @@ def _position(environment: Environment, rollout: RolloutState) -> str:
     document = environment.driver.status(rollout.id)
     units = document["units"]
     left = document["forecast_seconds"]
-    about = f", about {left / 60:.1f} min for this step" if left else ""
+    about = f", about {left / 60:.1f} min for this {'phase' if rollout.shadowing else 'step'}" if left else ""
     if rollout.shadowing:
-        return f"shadow phase: {(document['shadow'] or {}).get('requests', 0):,} copied requests{about}"
+        return f"shadow phase: {document['shadow'].get('requests', 0):,} copied requests{about}"
     return f"{rollout.weight} %: {units['canary']:,} canary and {units['stable']:,} stable users{about}"
 
 

@@ -138,6 +138,8 @@ class Stack:
         with self._contained():
             self._follow_rollout()
         with self._contained():
+            self._record_pairs()
+        with self._contained():
             self._route()
         with self._contained():
             self._retire()
@@ -296,11 +298,12 @@ class Stack:
             canary_starts=processes.starts(rollout.canary),
         )
 
+    def _record_pairs(self) -> None:
+        """From before the first copy until after the last."""
+        pairs.record(self.environment.pairs_dir, on=self._asked().shadow or self._routed.shadow is not None)
+
     def _route(self) -> None:
-        asked = self._asked()
-        state = routing(asked, self.processes.running, self._routed)
-        # Before the first copy, and until after the last.
-        pairs.record(self.environment.pairs_dir, on=asked.shadow or self._routed.shadow is not None)
+        state = routing(self._asked(), self.processes.running, self._routed)
         if state != self._routed:
             self.gateway.apply(state)
             self._routed = state

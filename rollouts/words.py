@@ -69,7 +69,7 @@ def milliseconds(seconds: float) -> str:
 def shadow_sentence(numbers: Mapping[str, Any]) -> str:
     """What copied traffic has shown, from `ShadowPhase.numbers`."""
     if not numbers["requests"]:
-        return "No copied request has been answered by both versions yet."
+        return "No copied request was answered by both versions."
     failures, refused = numbers["failures"], numbers["refused"]
     parts = [f"{numbers['requests']:,} copied requests: " + (", ".join(_differences(numbers)) or "nothing to compare")]
     parts.append(f"the canary failed {failures['canary']:,}, stable {failures['stable']:,}")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Plan, start, follow and end A/B rollouts.", no_args_is_help=True)
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the ledger.")]
 _POLL_SECONDS = 0.5
-_NO_COPIES = "the canary gets no copies yet."
+_NO_COPIES = "nothing was compared."
 
 
 @app.command()
@@ -206,14 +206,19 @@ def _print_status(console: Console, document: dict[str, Any]) -> None:
     if shadow is not None:
         word = "shadow phase, no user meets the canary" if shadow["running"] else "shadow phase"
         console.print(f"  {word}: {shadow.get('sentence', _NO_COPIES)}", markup=False, soft_wrap=True)
+    if shadow is None or not shadow["running"]:
+        _print_evidence(console, document)
+    for reason in document["reasons"]:
+        console.print(f"  {reason}", markup=False, soft_wrap=True)
+
+
+def _print_evidence(console: Console, document: dict[str, Any]) -> None:
     for metric in document["metrics"]:
         console.print(f"  {metric['sentence']}", markup=False, soft_wrap=True)
     srm = document["srm"]
     console.print(
         f"  sample ratio {'as planned' if srm['ok'] else 'NOT as planned: nothing can be concluded'}", markup=False
     )
-    for reason in document["reasons"]:
-        console.print(f"  {reason}", markup=False, soft_wrap=True)
 
 
 def _print_plan(console: Console, made: RolloutPlan) -> None:
