@@ -220,11 +220,9 @@ class Stack:
         asked = wanted(self._state, datetime.now(UTC))
         if asked.canary is None or (self._loop is not None and self._condemned != asked.rollout):
             return asked
-        if self._condemned == asked.rollout:
-            return replace(asked, weight=0, shadow=False)
         # Without a judge nobody new meets the canary.
         current = self._routed.weight if self._routed.rollout == asked.rollout else 0
-        return replace(asked, weight=min(current, asked.weight))
+        return replace(asked, weight=0 if self._condemned == asked.rollout else min(current, asked.weight))
 
     def _keep_gateway(self) -> None:
         if not self.gateway.pid:

@@ -804,6 +804,17 @@ def test_a_person_may_pass_or_end_a_shadow_phase(tmp_path: Path) -> None:
     assert world.rollout.weight == 0
 
 
+def test_two_who_pass_the_shadow_phase_at_once_pass_it_once(tmp_path: Path) -> None:
+    """The second meant the phase, not the step that began meanwhile."""
+    world = World(tmp_path, shadow=True)
+    late, seen = world.driver, world.rollout
+    late._seen = lambda: seen  # type: ignore[method-assign]  # what the second one saw before the first one's answer
+    world.driver.promote(full=False, reason="looks good")
+    with pytest.raises(Conflict, match="o-1 went on to 20 % meanwhile"):
+        late.promote(full=False, reason="me too")
+    assert world.kinds == ["shadow"]
+
+
 def test_the_status_tells_of_a_shadow_phase_while_it_runs(tmp_path: Path) -> None:
     """Its numbers and the time that it will still take; without such a phase there is nothing to tell."""
     world = World(tmp_path, shadow=True)
