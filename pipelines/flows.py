@@ -78,7 +78,7 @@ class Shipped:
                 "id": rollout.id if rollout else None,
                 "decision": self.decision,
                 "steps": steps,
-                "shadow": dict(rollout.shadow) if rollout and rollout.shadow else None,
+                **({"shadow": dict(rollout.shadow)} if rollout and rollout.shadow else {}),
             },
             "metrics": dict(self.metrics),
             "reasons": list(self.reasons),
