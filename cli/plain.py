@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 
 class PlainConsole(Console):
@@ -41,7 +41,8 @@ def listing(target: Console, document: Mapping[str, Any], indent: int = 0) -> No
             target.print(f"{lead}:", markup=False)
             target.print(_table(value))
         else:
-            target.print(f"{lead}: {text(value)}", markup=False)
+            # Not wrapped by us: a terminal's own wrapping does not end up in what is copied.
+            target.print(f"{lead}: {text(value)}", markup=False, soft_wrap=True)
 
 
 def text(value: Any) -> str:
@@ -63,7 +64,7 @@ def _table(rows: list[Mapping[str, Any]] | tuple[Mapping[str, Any], ...]) -> Tab
     from rich.markup import escape
 
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(*columns)
+    table = Table(*(Column(name, overflow="fold") for name in columns))
     for row in rows:
         table.add_row(*(escape(text(row.get(column))) for column in columns))
     return table

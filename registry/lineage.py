@@ -33,15 +33,16 @@ def of_release(release: Release, state: State, events: tuple[Event, ...]) -> dic
 
 
 def find_releases(store: Store, question: str) -> list[Release]:
-    """The releases that `release:ID`, `version:N` or `data:MD5` (a prefix is enough) asks about.
+    """The releases that `release:ID`, `version:N` or `data:MD5` asks about; the beginning of an id or md5 is enough.
 
     Raises:
-        UsageError: nothing fits, or the question is none.
+        UsageError: nothing fits, the question is none, or several releases begin like that.
     """
     kind, _, value = question.partition(":")
+    if kind == "release":
+        return [releases.load(store, releases.resolve(store, value))]
     known = [releases.load(store, one) for one in releases.ids(store)]
     matches: Callable[[Release], bool] | None = {
-        "release": lambda one: one.id == value,
         "version": lambda one: str(one.version) == value,
         "data": lambda one: any(data.md5.startswith(value) for data in one.data) and bool(value),
     }.get(kind)

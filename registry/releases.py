@@ -10,6 +10,7 @@ from pathlib import Path
 from tidegate.core.artifacts import Release
 from tidegate.core.errors import Conflict, TidegateError, UsageError
 from tidegate.core.git import git, is_repository
+from tidegate.core.identifiers import RELEASE, whole
 from tidegate.core.store import Store
 
 # The patch from the commit to the files as they were, beside the project's own files.
@@ -60,6 +61,18 @@ def load(store: Store, release_id: str) -> Release:
 def ids(store: Store) -> list[str]:
     """Every release in the store."""
     return [path.split("/")[1] for path in store.list("releases") if path.endswith("/release.json")]
+
+
+def resolve(store: Store, typed: str) -> str:
+    """The whole id of the release that a person means: its id, or a beginning of it that no other release has.
+
+    Raises:
+        UsageError: none begins like that, or several do; the message names them.
+    """
+    found = whole(typed, ids(store), RELEASE)
+    if found is None:
+        raise UsageError(f"There is no release {typed}.", "`tidegate release list` shows them.")
+    return found
 
 
 def files_of(store: Store, release: Release) -> dict[str, bytes]:

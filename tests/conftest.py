@@ -46,6 +46,14 @@ class Result:
 Cli = Callable[..., Result]
 
 
+class Screen(io.StringIO):
+    """What a person would see on a terminal."""
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
+
 @pytest.fixture(autouse=True)
 def own_machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of its own: no git identity, MLflow address or TIDEGATE_* of the machine reaches a test."""
@@ -86,12 +94,16 @@ def git_repo(tmp_path: Path) -> Path:
 def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
     """`cli("config", "--json", cwd=folder)` runs a command line in this process, as the console script would."""
 
-    def call(*arguments: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> Result:
-        out, err = io.StringIO(), io.StringIO()
+    def call(
+        *arguments: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None, columns: int = 0
+    ) -> Result:
+        """`columns` is the width of the terminal that stdout is; 0: it is none."""
+        out, err = Screen() if columns else io.StringIO(), io.StringIO()
+        env = {**(env or {}), **({"COLUMNS": str(columns), "TERM": "xterm"} if columns else {})}
         with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             if cwd is not None:
                 patch.chdir(cwd)
-            for name, value in (env or {}).items():
+            for name, value in env.items():
                 patch.setenv(name, value)
             code = run([str(argument) for argument in arguments])
         return Result(int(code), out.getvalue(), err.getvalue())

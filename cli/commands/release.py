@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tidegate.cli.tables import DIRTY_NOTE, commit, table
 from tidegate.cli.terminal import terminal
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from tidegate.core.artifacts import Release
     from tidegate.registry.state import State
 
 app = typer.Typer(help="List, show and restore releases.", no_args_is_help=True)
-ReleaseId = Annotated[str, typer.Argument(help="A release id such as r-1f2e3d4c5b.", metavar="RELEASE")]
+ReleaseId = Annotated[str, typer.Argument(help="A release's id, or a beginning of it: r-1f2e.", metavar="RELEASE")]
 
 
 @app.command("list")
@@ -27,7 +30,7 @@ def list_releases() -> None:
     environment = environment_for(t.project)
     state = environment.state()
     rows = [_row(releases.load(environment.store, one), state) for one in state.versions]
-    t.show({"kind": "releases", "releases": rows})
+    t.show({"kind": "releases", "releases": rows}, lambda console: _print_list(console, rows))
 
 
 @app.command()
@@ -38,8 +41,9 @@ def show(release: ReleaseId) -> None:
 
     t = terminal()
     environment = environment_for(t.project)
-    found = releases.load(environment.store, release)
-    t.show({"kind": "release", "release": release, **found.to_json(), "status": _status(release, environment.state())})
+    found = releases.load(environment.store, releases.resolve(environment.store, release))
+    status = _status(found.id, environment.state())
+    t.show({"kind": "release", "release": found.id, **found.to_json(), "status": status})
 
 
 @app.command()
@@ -56,15 +60,31 @@ def checkout(
     t = terminal()
     environment = environment_for(t.project)
     root = t.project.root
-    into = (to or root.parent / f"{root.name}-{release}").resolve()
-    releases.checkout(environment.store, releases.load(environment.store, release), root, into)
+    found = releases.load(environment.store, releases.resolve(environment.store, release))
+    into = (to or root.parent / f"{root.name}-{found.id}").resolve()
+    releases.checkout(environment.store, found, root, into)
     project = into / root.relative_to(toplevel(root)) if is_repository(root) else into
     with t.progress.task("bring in the data"):
         dvc_repo.bring_in(project, root)
     t.show(
-        {"kind": "checkout", "release": release, "path": str(project)},
-        lambda console: console.print(f"Release {release} is in {project}."),
+        {"kind": "checkout", "release": found.id, "path": str(project)},
+        lambda console: console.print(f"Release {found.id} is in {project}.", soft_wrap=True),
     )
+
+
+def _print_list(console: Console, rows: list[dict[str, Any]]) -> None:
+    """What fits into 80 columns without cutting an id; the rest is in `release show`."""
+    if not rows:
+        console.print("There is no release yet; `tidegate ship` makes the first.")
+        return
+    shown = table("release", "version", "status", "commit", "data")
+    for row in rows:
+        made_of = commit(row["git_commit"], dirty=row["git_dirty"])
+        status = row["status"].replace("_", " ")
+        shown.add_row(row["release"], str(row["version"]), status, made_of, row["data_md5"][:10])
+    console.print(shown)
+    if any(row["git_dirty"] for row in rows):
+        console.print(DIRTY_NOTE, markup=False)
 
 
 def _row(release: Release, state: State) -> dict[str, Any]:

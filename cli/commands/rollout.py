@@ -43,7 +43,10 @@ def plan(
 @app.command()
 def start(
     release: Annotated[
-        str | None, typer.Argument(help="The release to try; default: the newest challenger.", metavar="RELEASE")
+        str | None,
+        typer.Argument(
+            help="The release to try (its id or a beginning of it); default: the newest challenger.", metavar="RELEASE"
+        ),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="End a running rollout first.")] = False,
 ) -> None:
@@ -55,7 +58,7 @@ def start(
     t = terminal()
     environment = _environment()
     state = environment.state()
-    chosen = release or state.challenger
+    chosen = releases.resolve(environment.store, release) if release else state.challenger
     if chosen is None:
         raise Conflict(
             "There is no challenger to try.", "`tidegate ship` makes one; `tidegate release list` shows all."
@@ -74,11 +77,18 @@ def start(
 @app.command()
 def status(
     rollout: Annotated[
-        str | None, typer.Argument(help="A rollout's id; default: the newest.", metavar="ROLLOUT")
+        str | None,
+        typer.Argument(help="A rollout's id or a beginning of it; default: the newest.", metavar="ROLLOUT"),
     ] = None,
 ) -> None:
     """Show where a rollout stands: weight, users, and each metric with its evidence."""
-    document = _environment().driver.status(rollout)
+    from tidegate.core import identifiers
+
+    environment = _environment()
+    if rollout is not None:
+        known = (one.id for one in environment.state().rollouts)
+        rollout = identifiers.whole(rollout, known, identifiers.ROLLOUT) or rollout
+    document = environment.driver.status(rollout)
     terminal().show(document, lambda console: _print_status(console, document))
 
 

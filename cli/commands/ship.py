@@ -28,7 +28,8 @@ _WORDS = {
 
 def ship(
     release: Annotated[
-        str | None, typer.Option(help="Ship this existing release instead of the files as they are.")
+        str | None,
+        typer.Option(help="Ship this existing release (an id or its beginning) instead of the files as they are."),
     ] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Start the rollout and return.")] = False,
     timeout: Annotated[str, typer.Option(help="How long to follow the rollout; it goes on afterwards.")] = "30m",
@@ -48,7 +49,7 @@ def ship(
     if release is None:
         shipped = flows.ship(environment, t.progress, wait=not no_wait, timeout=seconds)
     else:
-        found = releases.load(environment.store, release)
+        found = releases.load(environment.store, releases.resolve(environment.store, release))
         shipped = flows.deploy(environment, found, t.progress, wait=not no_wait, timeout=seconds, by_hand=True)
     finish(shipped, started_only=no_wait)
 
@@ -58,7 +59,8 @@ def rollback(
     release: Annotated[
         str | None,
         typer.Argument(
-            help="The release to go back to; default: the champion, if a rollout runs, else the one before.",
+            help="The release to go back to (its id or a beginning of it); default: the champion, if a rollout runs, "
+            "else the one before.",
             metavar="RELEASE",
         ),
     ] = None,
@@ -66,9 +68,12 @@ def rollback(
     """Go back to an earlier release at once, without a judge; works while MLflow is down."""
     from tidegate.pipelines import flows
     from tidegate.pipelines.environment import environment_for
+    from tidegate.registry import releases
 
     t = terminal()
     environment = environment_for(t.project)
+    if release is not None:
+        release = releases.resolve(environment.store, release)
     now = environment.state()
     before = now.open_rollout.canary if now.open_rollout and release is None else now.champion
     state = flows.rollback(environment, release, reason, t.progress)

@@ -64,17 +64,25 @@ def ledger(store: Store) -> Ledger:
     ("question", "found"),
     [
         (f"release:{TWO.id}", [TWO]),
+        (f"release:{TWO.id[:8]}", [TWO]),
         ("version:3", [THREE]),
         ("data:bbbb3333", [THREE]),
         ("data:aaaa", [ONE, TWO]),
     ],
 )
 def test_a_question_finds_its_releases(store: Store, question: str, found: list[Release]) -> None:
-    """By id, by version, and by the start of a data hash."""
+    """By id or its beginning, by version, and by the start of a data hash."""
     assert sorted(one.version for one in lineage.find_releases(store, question)) == [one.version for one in found]
 
 
-@pytest.mark.parametrize("question", ["release:r-nope", "version:4", "version:03", "version:", "data:cccc", "data:"])
+@pytest.mark.parametrize("question", ["release:r-nope", "release:", "release:r-"])
+def test_a_release_that_is_not_there_is_a_usage_error(store: Store, question: str) -> None:
+    """An empty value never means everything."""
+    with pytest.raises(UsageError, match="There is no release"):
+        lineage.find_releases(store, question)
+
+
+@pytest.mark.parametrize("question", ["version:4", "version:03", "version:", "data:cccc", "data:"])
 def test_a_question_without_an_answer_is_a_usage_error(store: Store, question: str) -> None:
     """An empty value never means everything."""
     with pytest.raises(UsageError, match="There is no release with"):
