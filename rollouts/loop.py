@@ -20,6 +20,7 @@ from tidegate.registry.ledger import Draft, Ledger
 from tidegate.registry.state import RolloutState, State, deciding, on_open
 from tidegate.rollouts.block_lines import to_lines
 from tidegate.rollouts.blocks import Block, BlockBuilder, Counts, Exposure
+from tidegate.rollouts.checkpoint import checkpoint_path, read_checkpoint
 from tidegate.rollouts.copies import Copies
 from tidegate.rollouts.failing import BROKEN_SHARE, CLIENT_LEFT, Failing
 from tidegate.rollouts.health import CanaryWatch, Health
@@ -231,7 +232,7 @@ class RolloutLoop:
             "shadow": self._copies.state(self._clock()) if self.plan.shadow_min and builder is None else None,
             "at": self._clock(),
         }
-        self._store.write(_checkpoint(self.id), json.dumps(document).encode())
+        self._store.write(checkpoint_path(self.id), json.dumps(document).encode())
         self._saved = position
 
     def _restore(self, document: Mapping[str, Any], log: Path) -> None:
@@ -271,19 +272,6 @@ def exposure(record: AccessRecord) -> Exposure:
         forced=record.kind != "split",
         served_by=record.arm or "" if answered else "",
     )
-
-
-def read_checkpoint(store: Store, rollout: str) -> dict[str, Any] | None:
-    """The newest checkpoint of a rollout; its `verdict` is what `rollout status` shows."""
-    try:
-        document: dict[str, Any] = json.loads(store.read(_checkpoint(rollout)))
-    except FileNotFoundError:
-        return None
-    return document
-
-
-def _checkpoint(rollout: str) -> str:
-    return f"rollouts/{rollout}/checkpoint.json"
 
 
 def _without_control(block: Block) -> Block:

@@ -57,3 +57,37 @@ def test_what_starts_every_command_needs_no_config_library() -> None:
     """pydantic, yaml and rich wait until a command reads the config or draws a table."""
     assert loaded(["tidegate.cli.main", "tidegate.cli.terminal"]) & {"pydantic", "yaml", "rich"} == set()
     assert loaded(list(LIGHT)) & HEAVY == set()
+
+
+ASKED = """
+import sys
+from tidegate.cli.main import run
+codes = [run(line.split()) for line in sys.argv[1:]]
+print("ASKED", *codes)
+print("LOADED", *sys.modules)
+"""
+# What people type while they look after a rollout; each is one small JSON file away from its answer.
+LINES = (
+    "release list", "release show r-1", "rollout status", "rollout history", "rollout watch --timeout 0s", "events",
+    "why nothing", "ps", "logs", "rollout promote", "rollout abort", "freeze --reason x", "rollback r-1 --reason x",
+)  # fmt: skip
+
+
+def test_looking_after_a_rollout_loads_neither_arrays_nor_statistics(tmp_path: Path) -> None:
+    """`rollout status` and its like answer from the ledger: numpy and scipy alone would take longer than they do."""
+    from tidegate.core.project import open_project
+    from tidegate.pipelines.environment import Environment
+    from tidegate.registry.ledger import Draft
+
+    (tmp_path / "tidegate.yaml").write_text("model: demand\ndata: {path: train.csv, target: class}\n")
+    environment = Environment(open_project(tmp_path))
+    begun = {"rollout": "o-1", "stable": "r-1", "canary": "r-2", "steps": [10, 50], "plan": {}}
+    registered = [("registered", {"release": f"r-{n}", "version": n, "run_id": f"run{n}"}) for n in (1, 2)]
+    for kind, data in (*registered, ("deployed", {"release": "r-1"}), ("rollout_started", begun)):
+        environment.ledger.append(lambda _, kind=kind, data=data: Draft(kind, data))
+    command = [sys.executable, "-c", ASKED, *LINES]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120)
+    codes = done.stdout.partition("ASKED ")[2].splitlines()[0].split()
+    assert codes.count("0") > len(LINES) // 2, done.stderr
+    found = {name.partition(".")[0] for name in done.stdout.rpartition("LOADED ")[2].split()}
+    assert found & (HEAVY | {"numpy", "scipy"}) == set()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tidegate.core.errors import Conflict
 from tidegate.core.store import Store
 from tidegate.registry.ledger import Decide, Draft, Event, Ledger
 from tidegate.registry.state import Decision, RolloutState, State, deciding, fold, on_open, start
-from tidegate.rollouts.loop import read_checkpoint
-from tidegate.rollouts.plan import RolloutPlan
+from tidegate.rollouts.checkpoint import read_checkpoint
+
+if TYPE_CHECKING:
+    from tidegate.rollouts.plan import RolloutPlan
 
 
 class LocalDriver:

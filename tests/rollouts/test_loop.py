@@ -23,10 +23,11 @@ from tidegate.core.errors import Conflict
 from tidegate.registry.ledger import Draft, Event, Ledger
 from tidegate.registry.state import RolloutState, deciding, fold, start
 from tidegate.rollouts.block_lines import from_lines
+from tidegate.rollouts.checkpoint import read_checkpoint
 from tidegate.rollouts.drivers.local import LocalDriver
 from tidegate.rollouts.health import Health
 from tidegate.rollouts.judge import judge
-from tidegate.rollouts.loop import RolloutLoop, exposure, read_checkpoint
+from tidegate.rollouts.loop import RolloutLoop, exposure
 from tidegate.rollouts.plan import RolloutPlan
 from tidegate.rollouts.planning import make_plan
 from tidegate.serving.gateway.access_log import parse_record, rotated_path
