@@ -75,13 +75,14 @@ def head(root: Path) -> str:
         return ""
 
 
-def work_tree(root: Path, secrets: Iterable[str] = ()) -> WorkTree:
+def work_tree(root: Path, left_out: Iterable[str] = ()) -> WorkTree:
     """Commit and patch of the project's own folder, untracked files included, ignored ones and secrets not.
 
     The patch is made through a temporary index, so that the user's own is left alone. It is kept where others read it,
-    so `secrets` (paths relative to `root`) and files that usually are some stay out, whether git follows them or not.
+    so files that usually are secrets stay out, and what `left_out` names (paths relative to `root`), whether git
+    follows them or not.
     """
-    wanted = (".", *_SECRETS, *(f":(exclude,literal){path}" for path in secrets))
+    wanted = (".", *_SECRETS, *(f":(exclude,literal){path}" for path in left_out))
     commit = head(root)
     with tempfile.TemporaryDirectory() as folder:
         env = {"GIT_INDEX_FILE": str(Path(folder, "index"))}

@@ -6,12 +6,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tidegate.core.config import FILE_NAME, LOCAL, Config, load
 from tidegate.core.errors import UsageError
 from tidegate.core.secret import files
 
+if TYPE_CHECKING:
+    from tidegate.core.git import WorkTree
+
+_DVC_LOCK: Final = "dvc.lock"
 _SQLITE: Final = "sqlite:///"
 
 
@@ -58,6 +62,17 @@ class Project:
                 if whole.is_relative_to(self.root) and whole != self.root:
                     found.append(whole.relative_to(self.root).as_posix())
         return tuple(dict.fromkeys(found))
+
+    def work_tree(self) -> WorkTree:
+        """Commit and patch of what people changed; both empty outside git.
+
+        Secrets stay out, and dvc.lock: the road writes it on its way, so every version would be of a dirty tree.
+        """
+        from tidegate.core import git
+
+        if not git.is_repository(self.root):
+            return git.WorkTree("", b"")
+        return git.work_tree(self.root, (*self.secret_files, _DVC_LOCK))
 
     def path(self, relative: str | Path) -> Path:
         """A path of the project, absolute; an absolute one stays as it is."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tidegate.core import git
 from tidegate.core.artifacts import DatasetRef, GateResult, ModelVersion, Release, RunRef
 from tidegate.core.config import FILE_NAME, resolved
 from tidegate.core.errors import TidegateError, UsageError
@@ -21,6 +20,7 @@ from tidegate.registry.ledger import Draft
 from tidegate.registry.state import State, deciding
 
 if TYPE_CHECKING:
+    from tidegate.core.git import WorkTree
     from tidegate.core.progress import Progress
     from tidegate.serving.package import BentoRef
 
@@ -151,9 +151,7 @@ def _record(
 
     project = environment.project
     version, bento = built
-    tree = (
-        git.work_tree(project.root, project.secret_files) if git.is_repository(project.root) else git.WorkTree("", b"")
-    )
+    tree = project.work_tree()
     files = _files(project, tree)
     release = Release(
         model=project.config.model,
@@ -189,7 +187,7 @@ def _register(environment: Environment, release: Release, gate: GateResult) -> N
     environment.ledger.append(deciding(once))
 
 
-def _files(project: Project, tree: git.WorkTree) -> dict[str, bytes]:
+def _files(project: Project, tree: WorkTree) -> dict[str, bytes]:
     """What a checkout needs beside the commit: the patch, the config, the contract, DVC's pointers, the hooks."""
     config = project.config
     names = {FILE_NAME, config.contract, "dvc.yaml", "dvc.lock", f"{config.data.path}.dvc"}

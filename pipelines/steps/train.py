@@ -174,16 +174,10 @@ def plain_target(target: pd.Series[Any], task: str) -> pd.Series[Any]:
 
 def run_source(project: Project, data: DatasetRef) -> RunSource:
     """Data, params, commit and patch of a run that starts now."""
-    from tidegate.core import git
     from tidegate.registry import RunSource
 
-    tree = git.work_tree(project.root, project.secret_files) if git.is_repository(project.root) else None
-    return RunSource(
-        data=data,
-        params=dict(project.config.train.params),
-        git_commit=tree.commit if tree else "",
-        diff=tree.diff if tree else b"",
-    )
+    tree = project.work_tree()
+    return RunSource(data=data, params=dict(project.config.train.params), git_commit=tree.commit, diff=tree.diff)
 
 
 def _entrypoint(project: Project, prepared: Prepared, registry: MlflowRegistry, run_id: str, progress: Progress) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,24 @@ environments: {{prod: {{serve: {{auth: {{api_keys: 'file:prod.txt'}}}}}}}}
     assert open_project(tmp_path).secret_files == ("keys.txt", "hook.txt", "prod.txt")
     monkeypatch.chdir(tmp_path / "sub")
     assert "sub/keys.txt" in open_project(tmp_path).secret_files
+
+
+def test_what_the_road_writes_makes_nothing_dirty(git_repo: Path) -> None:
+    """`dvc.lock` changes with every training, so it would mark every version; a release keeps it by itself."""
+    (git_repo / "tidegate.yaml").write_text(CONFIG)
+    (git_repo / "dvc.lock").write_text("stages: {}\n")
+    for command in (["add", "--all"], ["commit", "--quiet", "--message", "Begin"]):
+        subprocess.run(["git", "-C", str(git_repo), *command], check=True)
+    (git_repo / "dvc.lock").write_text("stages: {train: {}}\n")
+    assert not open_project(git_repo).work_tree().dirty
+    (git_repo / "train.py").write_text("")
+    tree = open_project(git_repo).work_tree()
+    assert tree.dirty
+    assert b"dvc.lock" not in tree.diff
+
+
+def test_outside_git_there_is_no_commit_and_nothing_dirty(tmp_path: Path) -> None:
+    """A project need not be a repository."""
+    (tmp_path / "tidegate.yaml").write_text(CONFIG)
+    tree = open_project(tmp_path).work_tree()
+    assert (tree.commit, tree.dirty) == ("", False)

@@ -82,6 +82,14 @@ def test_an_uncommitted_change_is_kept_as_a_patch(project: Project, rewrite: Rew
     assert "hunter2" not in patch.read_text()
 
 
+def test_a_version_of_committed_files_is_clean(fresh_project: Project) -> None:
+    """The contract's stage has written dvc.lock before the run begins; nobody changed anything."""
+    result = _train(fresh_project)
+    assert (fresh_project.root / "dvc.lock").is_file()
+    client = open_registry(fresh_project).client
+    assert client.get_run(result.run_id).data.tags["tidegate.dirty"] == "false"
+
+
 def test_nothing_changed_means_nothing_runs_and_nothing_heavy_is_imported(project: Project) -> None:
     """A second train leaves all stages alone and pays for no pandas, MLflow, scikit-learn or Great Expectations."""
     script = (
