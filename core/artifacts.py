@@ -36,7 +36,8 @@ class RunRef:
 class ModelVersion:
     """One version of the registered model, as `model list` shows it.
 
-    `own` says that a training run of this project logged exactly this content; an adopted version is somebody else's.
+    `git_dirty` says that its code was not all in `git_commit`; `own` that a training run of this project logged exactly
+    this content, while an adopted version is somebody else's.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ModelVersion:
     status: str = ""
     source: str = ""
     own: bool = False
+    git_dirty: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,25 @@ import socket
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tidegate.core.artifacts import ModelVersion, RunRef
 from tidegate.core.errors import Permanent, TidegateError, UsageError
-from tidegate.registry import RunSource, TrainedModel, model_folder, sqlite_probe
+from tidegate.registry import RunSource, TrainedModel, model_folder, sqlite_probe, sqlite_versions
+from tidegate.registry.tags import (
+    ADOPTED_TAG,
+    COMMIT_TAG,
+    DATA_TAG,
+    DIRTY_TAG,
+    HASH_TAG,
+    OWNER_TAG,
+    PATH_TAG,
+    RESTORES_TAG,
+    RUN_TAG,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,14 +50,6 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
-COMMIT_TAG = "mlflow.source.git.commit"
-DIRTY_TAG = "tidegate.dirty"
-DATA_TAG = "tidegate.data.md5"
-PATH_TAG = "tidegate.data.path"
-HASH_TAG = "tidegate.model.sha256"
-RUN_TAG = "tidegate.run"
-ADOPTED_TAG = "tidegate.adopted"
-OWNER_TAG = "tidegate.process"
 MODEL_NAME = "model"
 
 
@@ -206,6 +209,8 @@ class MlflowRegistry:
 
     def params(self, run_id: str) -> dict[str, str]:
         """The run's params as MLflow keeps them, text; empty if the run is gone."""
+        if (read := sqlite_versions.params(self.uri, run_id)) is not None:
+            return read
         self._library()
         from mlflow.exceptions import MlflowException
 
@@ -221,9 +226,7 @@ class MlflowRegistry:
         with suppress(MlflowException):
             if self.client.get_run(run_id).info.lifecycle_stage == "active":
                 return run_id
-        found = self.client.search_runs(
-            [self.experiment()], f"tags.`{sqlite_probe.RESTORES_TAG}` = '{run_id}'", max_results=1
-        )
+        found = self.client.search_runs([self.experiment()], f"tags.`{RESTORES_TAG}` = '{run_id}'", max_results=1)
         return str(found[0].info.run_id) if found else None
 
     def restore_run(self, run_id: str, source: RunSource, folder: Path) -> str:
@@ -241,7 +244,7 @@ class MlflowRegistry:
             mlflow.MlflowClient(self.uri).log_outputs(copy, [LoggedModelOutput(model.model_id, step=0)])
             self.client.set_tag(copy, HASH_TAG, model_folder.tree_sha256(folder))
             # Last, because the tag is what makes the copy count.
-            self.client.set_tag(copy, sqlite_probe.RESTORES_TAG, run_id)
+            self.client.set_tag(copy, RESTORES_TAG, run_id)
         return copy
 
     # --- versions --------------------------------------------------------------------------------------------------
@@ -302,6 +305,13 @@ class MlflowRegistry:
             UsageError: there is none; the message names those that exist.
         """
         text = str(reference)
+        if (read := sqlite_versions.versions(self.uri, self.model)) is not None:
+            found = [one for one in read if (one.version == int(text) if text.isdigit() else text in one.aliases)]
+            if not found:
+                raise _missing(
+                    self.model, text, [one.version for one in read], [n for one in read for n in one.aliases]
+                )
+            return found[0]
         if text.isdigit():
             return self._version(self._raw(self.model, text))
         self._library()
@@ -310,10 +320,12 @@ class MlflowRegistry:
         try:
             return self._version(self.client.get_model_version_by_alias(self.model, text))
         except MlflowException as error:
-            raise self._unknown(self.model, f"with the alias {text!r}") from error
+            raise self._unknown(self.model, text) from error
 
     def list(self) -> tuple[ModelVersion, ...]:
         """Every version, newest first."""
+        if (read := sqlite_versions.versions(self.uri, self.model)) is not None:
+            return read
         found = self._search(f"name = '{self.model}'")
         return tuple(sorted((self._version(one) for one in found), key=lambda one: -one.version))
 
@@ -500,10 +512,8 @@ class MlflowRegistry:
             raise self._unknown(name, number) from error
 
     def _unknown(self, name: str, what: str) -> UsageError:
-        numbers = sorted(int(one.version) for one in self._search(f"name = '{name}'"))
-        aliases = sorted(self._aliases()) if name == self.model else []
-        known = ", ".join([*map(str, numbers[-20:]), *aliases]) or "none yet: `tidegate ship` registers the first"
-        return UsageError(f"Model {name} has no version {what}.", f"It has: {known}.")
+        numbers = [int(one.version) for one in self._search(f"name = '{name}'")]
+        return _missing(name, what, numbers, list(self._aliases()) if name == self.model else [])
 
     def _aliases(self) -> dict[str, int]:
         self._library()
@@ -532,6 +542,7 @@ class MlflowRegistry:
             run_id=str(raw.run_id or ""),
             aliases=tuple(sorted(alias for alias, at in self._aliases().items() if at == number)),
             git_commit=raw.tags.get(COMMIT_TAG, ""),
+            git_dirty=raw.tags.get(DIRTY_TAG) == "true",
             data_md5=raw.tags.get(DATA_TAG, ""),
             metrics=metrics,
             status=str(raw.status).lower(),
@@ -569,6 +580,15 @@ def _environment_kept(*names: str) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _missing(model: str, what: str, versions: Iterable[int], aliases: Iterable[str]) -> UsageError:
+    """There is no such version; names the newest of those that there are, and the aliases."""
+    known = ", ".join([*map(str, sorted(versions)[-20:]), *sorted(aliases)])
+    asked = what if what.isdigit() else f"with the alias {what!r}"
+    return UsageError(
+        f"Model {model} has no version {asked}.", f"It has: {known or 'none yet: `tidegate ship` registers the first'}."
+    )
 
 
 def _tags(source: RunSource) -> dict[str, str]:

@@ -12,9 +12,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tidegate.core.errors import TidegateError
+from tidegate.registry.tags import RESTORES_TAG
 
-# A copy of a lost run carries the lost id in this tag, so that files which name the lost id stay true.
-RESTORES_TAG = "tidegate.restores"
 _PREFIX = "sqlite:///"
 # Where MLflow keeps absolute artifact paths; the statements in `relocate` are built from this table only.
 _LOCATIONS = (
@@ -50,7 +49,7 @@ def probe(uri: str) -> bool:
     if not file.exists():
         return False
     try:
-        with closing(_open(file)) as connection:
+        with closing(opened(file)) as connection:
             if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 raise _corrupt(file, "its pages are damaged")
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -77,7 +76,7 @@ def find_run(uri: str, run_id: str) -> str | None:
         "SELECT r.run_uuid FROM runs r WHERE r.lifecycle_stage = 'active' AND (r.run_uuid = ?1 OR r.run_uuid IN "
         "(SELECT t.run_uuid FROM tags t WHERE t.key = ?2 AND t.value = ?1)) ORDER BY r.run_uuid <> ?1 LIMIT 1"
     )
-    with closing(_open(file)) as connection:
+    with closing(opened(file)) as connection:
         row = connection.execute(query, (run_id, RESTORES_TAG)).fetchone()
     return str(row[0]) if row else None
 
@@ -88,7 +87,7 @@ def version_of(uri: str, model: str, run_id: str) -> int | None:
     if file is None or not probe(uri):
         return None
     query = "SELECT min(version) FROM model_versions WHERE name = ? AND run_id = ?"
-    with closing(_open(file)) as connection:
+    with closing(opened(file)) as connection:
         found = connection.execute(query, (model, run_id)).fetchone()[0]
     return None if found is None else int(found)
 
@@ -100,7 +99,7 @@ def has_experiment(uri: str, experiment: str) -> bool:
         return True
     if not probe(uri):
         return False
-    with closing(_open(file)) as connection:
+    with closing(opened(file)) as connection:
         return connection.execute("SELECT 1 FROM experiments WHERE name = ?", (experiment,)).fetchone() is not None
 
 
@@ -125,7 +124,7 @@ def relocate(uri: str, experiment: str) -> None:
             )
 
 
-def _open(file: Path) -> sqlite3.Connection:
+def opened(file: Path) -> sqlite3.Connection:
     """Read-only, so that a probe can neither create nor change the file."""
     return sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=10)
 

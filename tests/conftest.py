@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -97,7 +98,7 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
     def call(
         *arguments: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None, columns: int = 0
     ) -> Result:
-        """`columns` is the width of the terminal that stdout is; 0: it is none."""
+        """`columns` is the width of the terminal that stdout is; 0: it is none. Its colours are left out."""
         out, err = Screen() if columns else io.StringIO(), io.StringIO()
         env = {**(env or {}), **({"COLUMNS": str(columns), "TERM": "xterm"} if columns else {})}
         with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
@@ -106,7 +107,8 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
             for name, value in env.items():
                 patch.setenv(name, value)
             code = run([str(argument) for argument in arguments])
-        return Result(int(code), out.getvalue(), err.getvalue())
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()) if columns else out.getvalue()
+        return Result(int(code), shown, err.getvalue())
 
     return call
 

@@ -1,4 +1,4 @@
-"""What every registry promises: MLflow on sqlite, and the fake that other tests use."""
+"""What every registry promises: MLflow on sqlite, read from its file or asked itself, and the fake of other tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from tidegate.core.artifacts import DatasetRef, RunRef
 from tidegate.core.errors import Permanent, TidegateError, UsageError
-from tidegate.registry import Registry, RunSource, TrainedModel
+from tidegate.registry import Registry, RunSource, TrainedModel, sqlite_versions
 from tidegate.registry.mlflow_registry import MlflowRegistry, prepare
 
 SOURCE = RunSource(data=DatasetRef("data/train.csv", "0" * 32), git_commit="c0ffee")
@@ -26,10 +26,12 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=["mlflow", "fake"])
-def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Registry:
+@pytest.fixture(params=["mlflow", "mlflow without its file", "fake"])
+def registry(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     if request.param == "fake":
         return FakeRegistry("demand", tmp_path / "fake")
+    if request.param == "mlflow without its file":  # as on a server
+        monkeypatch.setattr(sqlite_versions, "_read", lambda *_: None)
     shutil.copytree(request.getfixturevalue("prepared"), tmp_path / "mlflow")
     return MlflowRegistry(f"sqlite:///{tmp_path}/mlflow/mlflow.db", "demand")
 

@@ -22,7 +22,7 @@ def test_versions_are_listed_shown_and_compared(project: Project, cli: Any) -> N
     listed = cli("model", "list", "--json", cwd=project.root).json
     assert [one["version"] for one in listed["versions"]] == [2, 1]
     assert set(listed["versions"][0]) == {
-        "version", "aliases", "run_id", "git_commit", "data_md5", "metrics", "status",
+        "version", "aliases", "run_id", "git_commit", "git_dirty", "data_md5", "metrics", "status",
     }  # fmt: skip
     assert listed["versions"][1]["aliases"] == ["champion"]
 
@@ -32,6 +32,48 @@ def test_versions_are_listed_shown_and_compared(project: Project, cli: Any) -> N
     assert "roc_auc" in cli("model", "compare", "2", "champion", cwd=project.root).stdout
     assert cli("model", "show", "champion", "--json", cwd=project.root).json["params"]["C"] == "1.0"
     assert cli("train", "--json", cwd=project.root).json["version"] == 2
+
+
+def test_the_metric_that_decides_comes_first_and_a_dirty_tree_is_marked(project: Project, cli: Any) -> None:
+    """Not the first of the alphabet; `train -p` changed the config of the second version after the commit."""
+    registry = open_registry(project)
+    registry.register(RunRef(RunFile.read(project.out_dir).run_id))
+    registry.register(RunRef(local.train(project, {"C": "0.001"}, Silent()).run_id))
+    listed = cli("model", "list", "--json", cwd=project.root).json
+    assert listed["metric"] == "roc_auc"
+    assert [one["git_dirty"] for one in listed["versions"]] == [True, False]
+    for columns in (0, 80):
+        shown = cli("model", "list", cwd=project.root, columns=columns).stdout
+        lines = shown.splitlines()
+        assert lines[0].split() == ["version", "aliases", "commit", "data", "roc_auc", "*", "others"]
+        second, first = (next(line.split() for line in lines if line.startswith(number)) for number in ("2 ", "1 "))
+        assert [cells[1].endswith("+") for cells in (second, first)] == [True, False]
+        assert float(first[3]) == round(listed["versions"][1]["metrics"]["roc_auc"], 4)
+        assert "+ made with uncommitted changes" in shown
+
+
+def test_a_training_that_is_no_version_is_compared_with_one(project: Project, cli: Any) -> None:
+    """What the gate refused was never registered, and is what its author wants to look at."""
+    registry = open_registry(project)
+    registry.set_alias("champion", registry.register(RunRef(RunFile.read(project.out_dir).run_id)).version)
+    worse = local.train(project, {"C": "0.001"}, Silent())
+    compared = cli("model", "compare", "--json", cwd=project.root).json
+    assert [one["version"] for one in compared["versions"]] == [None, 1]
+    assert compared["versions"][0]["run_id"] == worse.run_id
+    assert compared["metrics"][0] == {
+        "name": "roc_auc", "first": worse.metrics["roc_auc"], "second": registry.get(1).metrics["roc_auc"],
+    }  # fmt: skip
+    assert {"name": "C", "first": "0.001", "second": "1.0"} in compared["params"]
+    shown = cli("model", "compare", cwd=project.root, columns=80).stdout.splitlines()
+    assert shown[0].split() == ["newest", "training", "1"]
+    assert shown[1].startswith("roc_auc *")
+
+
+def test_without_a_training_there_is_nothing_to_compare(fresh_project: Project, cli: Any) -> None:
+    """It says what makes one."""
+    result = cli("model", "compare", cwd=fresh_project.root)
+    assert result.exit_code == 2
+    assert "tidegate train" in result.stderr
 
 
 def test_an_unknown_version_is_a_usage_error(project: Project, cli: Any) -> None:
