@@ -55,12 +55,16 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """The offline decision with every reason, good and bad; `champion` is the version compared with."""
+    """The offline decision with every reason, good and bad; `champion` is the version compared with.
+
+    `advice` says for what was refused which line of the config drew the limit, and what would pass.
+    """
 
     passed: bool
     reasons: tuple[str, ...]
     champion: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    advice: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

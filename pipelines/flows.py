@@ -22,6 +22,7 @@ from tidegate.registry.state import OPEN, RolloutState, State, deciding, start
 
 if TYPE_CHECKING:
     from tidegate.core.progress import Progress
+    from tidegate.pipelines.release import Made
     from tidegate.rollouts.plan import RolloutPlan
     from tidegate.rollouts.recent import Recent
     from tidegate.rollouts.stats.latency import LatencyLines
@@ -101,9 +102,21 @@ def ship(environment: Environment, progress: Progress, *, wait: bool, timeout: f
     planning.check(environment.project.config.rollout)
     made = make_release(environment, progress)
     if made.release is None:
-        return Shipped("none", gate=made.gate, reasons=made.gate.reasons if made.gate else (), metrics=made.metrics)
+        return _refused(made)
     shipped = deploy(environment, made.release, progress, wait=wait, timeout=timeout, by_hand=False)
     return replace(shipped, gate=made.gate, metrics=made.metrics)
+
+
+def _refused(made: Made) -> Shipped:
+    """What the gate refused, and what its author can do about it."""
+    gate = made.gate
+    advice = gate.advice if gate is not None else ()
+    version = gate.champion if gate is not None else None
+    if version is not None:
+        look = f"`tidegate model compare` puts this training beside version {version}."
+        advice = (look, *advice, "Or change params, code or data, and `tidegate ship` again.")
+    reasons = gate.reasons if gate is not None else ()
+    return Shipped("none", gate=gate, reasons=reasons, hint="\n".join(advice), metrics=made.metrics)
 
 
 def deploy(

@@ -81,8 +81,11 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
+    """`advice`: what its reader can change, a sentence; only said of a refusal."""
+
     good: bool
     text: str
+    advice: str = ""
 
 
 def decide(facts: Facts, gate: Gate) -> GateResult:
@@ -90,7 +93,7 @@ def decide(facts: Facts, gate: Gate) -> GateResult:
     findings = [
         *(_Finding(good=False, text=problem) for problem in facts.problems),
         *_required(facts, gate),
-        *(_compared(one, facts.champion) for one in facts.comparisons),
+        *(_compared(one, facts) for one in facts.comparisons),
         *_schema(facts),
         *_budgets(facts, gate),
         *(_Finding(good=True, text=note) for note in facts.notes),
@@ -103,34 +106,54 @@ def decide(facts: Facts, gate: Gate) -> GateResult:
         reasons=tuple(("ok: " if one.good else "refused: ") + one.text for one in ordered),
         champion=facts.champion,
         metrics={**facts.metrics, facts.metric: facts.value},
+        advice=tuple(dict.fromkeys(one.advice for one in findings if one.advice and not one.good)),
     )
 
 
 def _required(facts: Facts, gate: Gate) -> list[_Finding]:
     # Also without a requirement: the first champion would otherwise be one that nobody measured.
     if not math.isfinite(facts.value):
-        return [_Finding(good=False, text=f"{facts.metric} is not defined on the holdout")]
+        advice = "Hold out more rows (data.split.holdout), or choose another gate.metric."
+        return [_Finding(good=False, text=f"{facts.metric} is not defined on the holdout", advice=advice)]
     if gate.required is None:
         return []
     higher = facts.direction == "higher"
     good = facts.value >= gate.required if higher else facts.value <= gate.required
     word = "at least" if higher else "at most"
-    return [_Finding(good, f"{facts.metric} is {facts.value:.4g}, {word} {gate.required:.4g} is required")]
+    text = f"{facts.metric} is {facts.value:.4g}, {word} {gate.required:.4g} is required"
+    return [_Finding(good, text, f"gate.required in tidegate.yaml draws that line: {gate.required:.4g}.")]
 
 
-def _compared(one: Comparison, champion: int | None) -> _Finding:
+def _compared(one: Comparison, facts: Facts) -> _Finding:
     where = f" where {one.slice} ({one.rows:,} rows)" if one.slice else ""
-    text = f"{one.metric}{where} is {one.challenger:.4g}, version {champion} has {one.champion:.4g}"
+    text = f"{one.metric}{where} is {one.challenger:.4g}, version {facts.champion} has {one.champion:.4g}"
     if not math.isfinite(one.advantage_low):
-        return _Finding(good=False, text=f"{text}; too few rows to say how much worse it could be")
+        advice = "Hold out more rows (data.split.holdout)" + (", or leave that slice out." if one.slice else ".")
+        return _Finding(good=False, text=f"{text}; too few rows to say how much worse it could be", advice=advice)
     worse = -one.advantage_low
     could = f"worse by at most {worse:.4g}" if worse > 0 else f"better by at least {abs(worse):.4g}"
     if worse == 0:
         could = "not worse"
     # A hair of float noise must not refuse an identical model with tolerance 0.
     return _Finding(
-        good=worse <= one.tolerance + 1e-12, text=f"{text}: {could} (95 %), {one.tolerance:.4g} is tolerated"
+        good=worse <= one.tolerance + 1e-12,
+        text=f"{text}: {could} (95 %), {one.tolerance:.4g} is tolerated",
+        advice=f"To accept a model that much worse, set {_tolerance(one, facts)} in tidegate.yaml to {_up(worse)}"
+        f" (now {one.tolerance:.4g}).",
     )
+
+
+def _tolerance(one: Comparison, facts: Facts) -> str:
+    """Where the config says how much worse this may be."""
+    if one.slice:
+        return f"the tolerance of the slice {one.slice} under gate.slices"
+    return "gate.tolerance" if one.metric == facts.metric else f"the tolerance of {one.metric} under gate.checks"
+
+
+def _up(worse: float) -> str:
+    """The next larger number of two digits: what has to be tolerated for this to pass."""
+    step = 10.0 ** (math.floor(math.log10(worse)) - 1) if worse > 0 else 1.0
+    return f"{math.ceil(worse / step) * step:.2g}"
 
 
 def _schema(facts: Facts) -> list[_Finding]:
@@ -139,19 +162,26 @@ def _schema(facts: Facts) -> list[_Finding]:
         return []
     new, old = ({column.name: column for column in side} for side in (facts.columns, facts.champion_columns))
     findings = []
+    advice = (
+        f"Both versions get the same requests: keep the columns of version {facts.champion}, or make a new one "
+        "optional by rows in which it is missing."
+    )
     for name, column in new.items():
         before = old.get(name)
         if before is None:
             text = f"column {name!r} is new; callers of version {facts.champion} do not send it"
-            findings.append(_Finding(good=column.nullable, text=text + (", and it may be missing" * column.nullable)))
+            text += ", and it may be missing" * column.nullable
+            findings.append(_Finding(good=column.nullable, text=text, advice=advice))
         elif not _accepts(column.kind, before.kind):
             text = f"column {name!r} changed from {before.kind} to {column.kind}"
-            findings.append(_Finding(good=False, text=text))
+            findings.append(_Finding(good=False, text=text, advice=advice))
         elif before.nullable and not column.nullable:
             text = f"column {name!r} may be missing in requests to version {facts.champion}, but not any more"
-            findings.append(_Finding(good=False, text=text))
+            findings.append(_Finding(good=False, text=text, advice=advice))
     findings += [
-        _Finding(good=False, text=f"column {name!r} is gone; callers of version {facts.champion} send it")
+        _Finding(
+            good=False, text=f"column {name!r} is gone; callers of version {facts.champion} send it", advice=advice
+        )
         for name in old
         if name not in new
     ]
@@ -170,11 +200,13 @@ def _budgets(facts: Facts, gate: Gate) -> list[_Finding]:
             findings.append(_Finding(good=False, text=f"the latency of one row was not measured, {allowed}"))
         else:
             text = f"one row takes {facts.latency_p99 * 1e3:.3g} ms at p99, {allowed}"
-            findings.append(_Finding(facts.latency_p99 <= gate.latency_p99, text))
+            limit = "gate.latency_p99 in tidegate.yaml draws that line; a smaller model answers faster."
+            findings.append(_Finding(facts.latency_p99 <= gate.latency_p99, text, limit))
     if gate.size is not None:
         allowed = f"{gate.size / 1e6:.3g} MB is allowed"
         if facts.size is None:
             findings.append(_Finding(good=False, text=f"the size of the model was not measured, {allowed}"))
         else:
-            findings.append(_Finding(facts.size <= gate.size, f"the model has {facts.size / 1e6:.3g} MB, {allowed}"))
+            text = f"the model has {facts.size / 1e6:.3g} MB, {allowed}"
+            findings.append(_Finding(facts.size <= gate.size, text, "gate.size in tidegate.yaml draws that line."))
     return findings

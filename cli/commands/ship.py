@@ -105,7 +105,7 @@ def _print(console: Console, shipped: Shipped) -> None:
         console.print(f"gate {'passed' if gate.passed else 'refused'}", markup=False)
         _bullets(console, gate.reasons)
     if gate is not None and not gate.passed:
-        console.print("The champion stays; nothing was registered.", markup=False)
+        _print_refused(console, gate.champion, shipped.hint)
         return
     if shipped.rollout is not None:
         _print_steps(console, shipped.rollout)
@@ -114,6 +114,14 @@ def _print(console: Console, shipped: Shipped) -> None:
     _bullets(console, shipped.reasons)
     if shipped.hint:
         console.print(shipped.hint, markup=False)
+
+
+def _print_refused(console: Console, champion: int | None, hint: str) -> None:
+    stays = "nobody is served" if champion is None else f"version {champion} stays the champion and serves everybody"
+    console.print(f"Nothing was registered; {stays}.", markup=False, style="bold")
+    if hint:
+        console.print("What to do next:", markup=False)
+        _bullets(console, tuple(hint.splitlines()))
 
 
 def _print_steps(console: Console, rollout: Any) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tidegate.core.artifacts import ModelVersion, RunRef
 from tidegate.core.config import Gate
@@ -38,6 +40,51 @@ def _with_champion(**changes: Any) -> Facts:
 def _compared(low: float, **changes: Any) -> Facts:
     one = Comparison("roc_auc", 0.80, 0.81, low, 0.005, **changes)
     return _with_champion(comparisons=(one,))
+
+
+# --- what to do about a refusal ------------------------------------------------------------------------------------
+
+
+@given(st.floats(1e-9, 1e3))
+def test_the_tolerance_that_is_advised_would_pass(worse: float) -> None:
+    """Set to the number that the refusal names, the same challenger passes; the number is short, and not far off."""
+    refused = decide(_compared(-worse), Gate(tolerance=0.0))
+    if refused.passed:  # `tolerance` of the comparison is what counts, and this is within it
+        return
+    (advice,) = refused.advice
+    said = advice.partition("set gate.tolerance in tidegate.yaml to ")[2].partition(" ")[0]
+    assert worse <= float(said) <= worse * 1.11
+    facts = _with_champion(comparisons=(Comparison("roc_auc", 0.80, 0.81, -worse, float(said)),))
+    assert decide(facts, Gate()).passed
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (replace(FACTS, value=float("nan")), "data.split.holdout"),
+        (replace(FACTS, latency_p99=1.0), "gate.latency_p99"),
+        (replace(FACTS, size=10**12), "gate.size"),
+        (_compared(-1.0), "gate.tolerance"),
+        (_compared(-1.0, slice="hour = 3", rows=500), "the slice hour = 3 under gate.slices"),
+        (_compared(float("nan"), slice="hour = 3", rows=500), "leave that slice out"),
+        (
+            _with_champion(comparisons=(Comparison("brier", 0.2, 0.1, -0.1, 0.01),)),
+            "the tolerance of brier under gate.checks",
+        ),
+        (replace(_with_champion(), columns=()), "keep the columns of version 3"),
+        (
+            replace(_with_champion(), columns=(PRICE, Column("new", "number", nullable=False))),
+            "make a new one optional",
+        ),
+    ],
+)
+def test_every_refusal_says_which_line_of_the_config_drew_the_limit(facts: Facts, said: str) -> None:
+    """One sentence for each, and none for what passed."""
+    refused = decide(facts, Gate())
+    assert not refused.passed
+    assert [one for one in refused.advice if said in one] == list(refused.advice)
+    assert decide(FACTS, Gate()).advice == ()
+    assert "gate.required" in decide(FACTS, Gate(required=0.9)).advice[0]
 
 
 # --- deciding -------------------------------------------------------------------------------------------------------
