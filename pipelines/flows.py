@@ -51,7 +51,11 @@ _DECISIONS: Mapping[str, Decision] = {
 
 @dataclass(frozen=True)
 class Shipped:
-    """How far a release came. `reasons` explain the decision; `hint` is what to type next."""
+    """How far a release came.
+
+    `reasons` explain the decision; `hint` is what to type next; `metrics` were measured on the holdout and `metric`
+    names the one that decides in the gate.
+    """
 
     decision: Decision
     release: str | None = None
@@ -61,6 +65,7 @@ class Shipped:
     reasons: tuple[str, ...] = ()
     hint: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    metric: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The document of `tidegate ship`."""
@@ -82,6 +87,7 @@ class Shipped:
                 **({"shadow": dict(rollout.shadow)} if rollout and rollout.shadow else {}),
             },
             "metrics": dict(self.metrics),
+            "metric": self.metric or None,
             "reasons": list(self.reasons),
             "hint": self.hint,
         }
@@ -104,7 +110,7 @@ def ship(environment: Environment, progress: Progress, *, wait: bool, timeout: f
     if made.release is None:
         return _refused(made)
     shipped = deploy(environment, made.release, progress, wait=wait, timeout=timeout, by_hand=False)
-    return replace(shipped, gate=made.gate, metrics=made.metrics)
+    return replace(shipped, gate=made.gate, metrics=made.metrics, metric=made.metric)
 
 
 def _refused(made: Made) -> Shipped:
@@ -116,7 +122,7 @@ def _refused(made: Made) -> Shipped:
         look = f"`tidegate model compare` puts this training beside version {version}."
         advice = (look, *advice, "Or change params, code or data, and `tidegate ship` again.")
     reasons = gate.reasons if gate is not None else ()
-    return Shipped("none", gate=gate, reasons=reasons, hint="\n".join(advice), metrics=made.metrics)
+    return Shipped("none", gate=gate, reasons=reasons, hint="\n".join(advice), metrics=made.metrics, metric=made.metric)
 
 
 def deploy(
@@ -140,7 +146,7 @@ def deploy(
             return Shipped("inconclusive", release.id, release.version, reasons=(error.message,), hint=error.hint)
         running = environment.driver.start(release.id, plan, by_hand=by_hand, replace=False)
     if not wait:
-        hint = "`tidegate rollout watch` follows it."
+        hint = "`tidegate rollout watch` follows it, `tidegate rollout abort` ends it."
         return Shipped("continue", release.id, release.version, rollout=running, hint=hint)
     return follow(environment, running.id, progress, timeout)
 
@@ -161,8 +167,9 @@ def _already(state: State, release: Release) -> Shipped | None:
     last = next((one for one in reversed(state.rollouts) if one.canary == release.id), None)
     if last is None or last.state not in {"rolled_back", "aborted"} or release.id in state.history:
         return None
-    why = (f"this release was {last.state.replace('_', ' ')} in rollout {last.id}, and nothing changed", *last.reasons)
-    hint = "Change something, or try it again with `tidegate rollout start`."
+    who = f"by {last.ended_by}" if last.state == "aborted" else "by the judge"
+    why = (f"{last.state.replace('_', ' ')} {who} in rollout {last.id}; nothing changed since", *last.reasons)
+    hint = f"Change something, or try it again as it is with `tidegate rollout start {release.id}`."
     # Not "none": a workflow that runs `ship` again after a rollback must not turn green by that.
     return Shipped("rollback", release.id, release.version, reasons=why, hint=hint)
 

@@ -27,11 +27,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Made:
-    """A release, or None with the gate that refused it. `gate` is None for a champion that is shipped once more."""
+    """A release, or None with the gate that refused it. `gate` is None for a champion that is shipped once more.
+
+    `metrics` were measured on the holdout; `metric` names the one that decides.
+    """
 
     release: Release | None
     gate: GateResult | None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    metric: str = ""
 
 
 def make_release(environment: Environment, progress: Progress) -> Made:
@@ -73,7 +77,7 @@ def _make(environment: Environment, trained: TrainResult, progress: Progress) ->
         with progress.task("build the Bento"):
             bento = package.build(draft, version.version, bento_home(project))
     release = _record(environment, _run(trained), prepared.data, (version.version, bento), gate)
-    return Made(release, gate, trained.metrics)
+    return Made(release, gate, trained.metrics, trained.metric)
 
 
 def _gated_again(environment: Environment, trained: TrainResult, release: Release, progress: Progress) -> Made:
@@ -82,22 +86,22 @@ def _gated_again(environment: Environment, trained: TrainResult, release: Releas
 
     state = environment.state()
     if state.champion == release.id:
-        return Made(release, None, trained.metrics)
+        return Made(release, None, trained.metrics, trained.metric)
     known = state.gates.get(release.id)
     if known and known.champion == state.champion and known.section == _section(environment.project):
-        return Made(release, GateResult(passed=True, reasons=known.reasons), trained.metrics)
+        return Made(release, GateResult(passed=True, reasons=known.reasons), trained.metrics, trained.metric)
     bundle = bundle_of(environment.project, release)
     gate = _gate(environment, bundle, bundle_size(bundle), progress)
     if not gate.passed:
         return _refused(environment, trained, gate)
     _register(environment, release, gate)
-    return Made(release, gate, trained.metrics)
+    return Made(release, gate, trained.metrics, trained.metric)
 
 
 def _refused(environment: Environment, trained: TrainResult, gate: GateResult) -> Made:
     refused = Draft("gate_refused", {"run_id": trained.run_id, "reasons": list(gate.reasons)})
     environment.ledger.append(lambda _: refused)
-    return Made(None, gate, trained.metrics)
+    return Made(None, gate, trained.metrics, trained.metric)
 
 
 def _gate(environment: Environment, bundle: Path, size: int, progress: Progress) -> GateResult:

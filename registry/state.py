@@ -34,7 +34,7 @@ class RolloutState:
     """One rollout: two releases, the plan as JSON, and how far it got.
 
     `weight` is in whole per cent; `keep` is how many seconds the loser stays warm after a promotion; `shadowing` says
-    that the canary gets copies only (or did when it ended), `shadow` what these showed.
+    that the canary gets copies only (or did when it ended), `shadow` what these showed; `ended_by` is who ended it.
     """
 
     id: str
@@ -50,6 +50,7 @@ class RolloutState:
     results: tuple[StepResult, ...] = ()
     reasons: tuple[str, ...] = ()
     ended_at: str = ""
+    ended_by: str = ""
     verdict: Mapping[str, Any] = field(default_factory=dict)
     shadowing: bool = False
     shadow: Mapping[str, Any] | None = None
@@ -211,6 +212,7 @@ def _ended(word: RolloutWord, verdict: str) -> Callable[[State, Event], State]:
             verdict=event.data.get("verdict", {}),
             shadow=event.data.get("shadow", state.rollouts[-1].shadow),
             ended_at=event.at,
+            ended_by=event.actor,
         )
 
     return fold

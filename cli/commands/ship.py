@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tidegate.cli.commands.config import warn_of_ignored
+from tidegate.cli.tables import table
 from tidegate.cli.terminal import duration, terminal
 from tidegate.core.errors import ExitCode
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tidegate.pipelines.flows import Shipped
+    from tidegate.registry.state import RolloutState
 
 _CODES = {"rollback": ExitCode.ROLLED_BACK, "inconclusive": ExitCode.INCONCLUSIVE, "continue": ExitCode.INCONCLUSIVE}
 _WORDS = {
@@ -107,13 +109,25 @@ def _print(console: Console, shipped: Shipped) -> None:
     if gate is not None and not gate.passed:
         _print_refused(console, gate.champion, shipped.hint)
         return
+    if shipped.metric in shipped.metrics:
+        console.print(f"{shipped.metric} {shipped.metrics[shipped.metric]:.4f} on the holdout", markup=False)
     if shipped.rollout is not None:
-        _print_steps(console, shipped.rollout)
+        _print_rollout(console, shipped.rollout)
     about = f"release {shipped.release}, version {shipped.version}: " if shipped.release else ""
-    console.print(f"{about}{_WORDS[shipped.decision]}", markup=False, style="bold")
+    console.print(f"{about}{_word(shipped)}", markup=False, style="bold", soft_wrap=True)
     _bullets(console, shipped.reasons)
     if shipped.hint:
-        console.print(shipped.hint, markup=False)
+        console.print(shipped.hint, markup=False, soft_wrap=True)
+
+
+def _word(shipped: Shipped) -> str:
+    """The decision; a person's abort is not called the judge's rollback, nor is a release that nobody tried again."""
+    rollout = shipped.rollout
+    if shipped.decision == "rollback" and rollout is None:
+        return "not tried again"
+    if rollout is not None and rollout.state == "aborted":
+        return f"aborted by {rollout.ended_by}"
+    return _WORDS[shipped.decision]
 
 
 def _print_refused(console: Console, champion: int | None, hint: str) -> None:
@@ -124,17 +138,19 @@ def _print_refused(console: Console, champion: int | None, hint: str) -> None:
         _bullets(console, tuple(hint.splitlines()))
 
 
-def _print_steps(console: Console, rollout: Any) -> None:
-    from rich.table import Table
-
-    table = Table("weight", "verdict", "seconds", "canary users", "stable users", box=None)
+def _print_rollout(console: Console, rollout: RolloutState) -> None:
+    if rollout.shadow:
+        console.print(f"shadow phase: {rollout.shadow['sentence']}", markup=False, soft_wrap=True)
+    if not rollout.results:
+        now = "gets copied traffic only" if rollout.shadowing else f"gets {rollout.weight} % of the users"
+        console.print(f"rollout {rollout.id}: the canary {now}", markup=False)
+        return
+    shown = table("weight", "verdict", "seconds", "canary users", "stable users")
     for one in rollout.results:
         units = [f"{one.units.get(arm, 0):,}" for arm in ("canary", "stable")]
-        table.add_row(f"{one.weight} %", one.verdict, f"{one.seconds:.0f}", *units)
+        shown.add_row(f"{one.weight} %", one.verdict, f"{one.seconds:.0f}", *units)
     console.print(f"rollout {rollout.id}", markup=False)
-    if rollout.shadow:
-        console.print(f"  shadow phase: {rollout.shadow['sentence']}", markup=False, soft_wrap=True)
-    console.print(table)
+    console.print(shown)
 
 
 def _bullets(console: Console, lines: tuple[str, ...]) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from tidegate.core.project import Project
+from tidegate.pipelines.environment import Environment
+from tidegate.registry.ledger import Draft
 
 pytestmark = pytest.mark.slow
 
@@ -34,3 +36,33 @@ def test_a_first_version_that_is_refused_leaves_nobody_served(project: Project, 
     assert "Nothing was registered; nobody is served." in refused.stdout
     assert "gate.required in tidegate.yaml draws that line: 0.999." in refused.stdout
     assert "model compare" not in refused.stdout
+
+
+def test_a_first_version_says_how_good_it_is(project: Project, cli: Any) -> None:
+    """The metric that decides, as it was measured on the holdout."""
+    deployed = cli("ship", cwd=project.root, columns=80).stdout
+    metrics = cli("model", "show", "1", "--json", cwd=project.root).json["metrics"]
+    assert f"roc_auc {metrics['roc_auc']:.4f} on the holdout" in deployed
+    assert cli("ship", "--json", cwd=project.root).json["metric"] == "roc_auc"
+
+
+def test_what_a_person_aborted_is_not_called_rolled_back(project: Project, cli: Any) -> None:
+    """Shipped again unchanged: who aborted it, why, and the whole command that tries it again."""
+    cli("ship", cwd=project.root)
+    assert cli("train", "-p", "C=0.9", cwd=project.root).exit_code == 0
+    assert cli("ship", "--json", cwd=project.root).exit_code == 5  # nobody to judge by
+    environment = Environment(project)
+    state = environment.state()
+    challenger = str(state.challenger)
+    begun = {"rollout": "o-1", "stable": state.champion, "canary": challenger, "steps": [50], "plan": {}}
+    environment.ledger.append(lambda _: Draft("rollout_started", begun))
+    assert cli("rollout", "abort", "--reason", "not on a Friday", cwd=project.root).exit_code == 0
+    again = cli("ship", cwd=project.root, columns=80)
+    assert again.exit_code == 6
+    ended = Environment(project).state().rollouts[-1]
+    assert f"release {challenger}, version 2: not tried again" in again.stdout
+    assert f"- aborted by {ended.ended_by} in rollout o-1; nothing changed since" in again.stdout
+    assert "- not on a Friday" in again.stdout
+    assert "rolled back" not in again.stdout
+    assert f"`tidegate rollout start {challenger}`" in again.stdout
+    assert cli("ship", "--json", cwd=project.root).json["rollout"]["decision"] == "rollback"
