@@ -1,15 +1,18 @@
 """Which rows train and which are held out: by random, by time, by group; disjoint, repeatable, without a leak.
 
 The split is a pure function of the rows and the configuration, so `train` and `evaluate`, a champion and its
-challenger, a laptop and a pod hold out the same rows of the same data.
+challenger, a laptop and a pod hold out the same rows of the same data. Where no time says which rows are newest, what
+a row says decides its side, not where it stands: when rows are added, those that a champion learnt from stay out of
+the holdout that it is compared on, but for the few at the edge of the share.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from tidegate.core.errors import ConfigError, TidegateError
+from tidegate.pipelines.row_keys import row_keys, value_keys
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,11 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tidegate.core.config import Data
+    from tidegate.pipelines.row_keys import Keys
 
     Rows = npt.NDArray[np.int64]
     Mask = npt.NDArray[np.bool_]
-
-SEED: Final = 20_250_301  # any fixed number; changing it changes every holdout, so it never changes
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ def split(frame: pd.DataFrame, data: Data, task: str) -> Split:
         train, held = _by_group(frame, how.column, _share(how.holdout, how.by))
     else:
         labels = frame[data.target] if task == "classification" else None
-        train, held = _by_random(len(frame), labels, _share(how.holdout, how.by))
+        # Not by the target: a label that is corrected later leaves its row where it was.
+        keys = row_keys(frame, [str(name) for name in frame.columns if name != data.target])
+        train, held = _by_random(keys, labels, _share(how.holdout, how.by))
     return _checked(train, held, frame[data.target] if task == "classification" else None)
 
 
@@ -77,14 +81,14 @@ def _share(holdout: float, by: str) -> float:
     return holdout
 
 
-def _by_random(count: int, labels: pd.Series[Any] | None, share: float) -> tuple[Mask, Mask]:
+def _by_random(keys: Keys, labels: pd.Series[Any] | None, share: float) -> tuple[Mask, Mask]:
+    """Of each class the rows with the smallest keys."""
     import numpy as np
     import pandas as pd
 
-    generator = np.random.default_rng(SEED)
-    order = generator.permutation(count)
-    codes = pd.factorize(labels, sort=True)[0] if labels is not None else np.zeros(count, dtype=np.int64)
-    held = np.zeros(count, dtype=np.bool_)
+    order = np.argsort(keys, kind="stable")
+    codes = pd.factorize(labels, sort=True)[0] if labels is not None else np.zeros(len(keys), dtype=np.int64)
+    held = np.zeros(len(keys), dtype=np.bool_)
     for code in np.unique(codes):
         rows = order[codes[order] == code]
         # A class of two or more rows is on both sides; a class of one row is learnt from.
@@ -94,6 +98,7 @@ def _by_random(count: int, labels: pd.Series[Any] | None, share: float) -> tuple
 
 
 def _by_group(frame: pd.DataFrame, column: str | None, share: float) -> tuple[Mask, Mask]:
+    """The groups with the smallest keys."""
     import numpy as np
     import pandas as pd
 
@@ -102,8 +107,8 @@ def _by_group(frame: pd.DataFrame, column: str | None, share: float) -> tuple[Ma
     if len(names) < 2:  # noqa: PLR2004 - one group cannot be on two sides
         raise TidegateError(f"Column {column!r} has one group only", "Use `by: random` or another column.")
     sizes = np.bincount(codes)
-    order = np.random.default_rng(SEED).permutation(len(names))
-    # The shortest run of shuffled groups that reaches the share, and never all of them.
+    order = np.argsort(value_keys(pd.Series(names)), kind="stable")
+    # The shortest run of groups that reaches the share, and never all of them.
     reached = int(np.searchsorted(np.cumsum(sizes[order]), share * len(frame))) + 1
     held = np.isin(codes, order[: min(reached, len(names) - 1)])
     return ~held, held

@@ -8,6 +8,7 @@ import pytest
 
 from tidegate.core.project import Project
 from tidegate.pipelines.environment import Environment
+from tidegate.pipelines.scoring import Evaluation
 from tidegate.registry.ledger import Draft
 
 pytestmark = pytest.mark.slow
@@ -25,7 +26,10 @@ def test_a_refusal_says_who_serves_what_to_look_at_and_which_line_to_change(proj
     assert "set gate.tolerance in tidegate.yaml to 0." in last
     assert "gate.tolerance" in cli("ship", "--json", cwd=project.root).json["hint"]
     compared = cli("model", "compare", "--json", cwd=project.root).json
-    assert compared["metrics"][0]["first"] < compared["metrics"][0]["second"]
+    measured = Evaluation.read(project.out_dir / "evaluation").metrics["roc_auc"]
+    champion = cli("model", "show", "1", "--json", cwd=project.root).json["metrics"]["roc_auc"]
+    assert (compared["metrics"][0]["name"], measured != champion) == ("roc_auc", True)
+    assert (compared["metrics"][0]["first"], compared["metrics"][0]["second"]) == pytest.approx((measured, champion))
 
 
 def test_a_first_version_that_is_refused_leaves_nobody_served(project: Project, rewrite: Any, cli: Any) -> None:

@@ -54,6 +54,27 @@ def test_a_random_split_covers_every_row_once_and_keeps_the_classes(count: int, 
     assert np.array_equal(made.holdout, again.holdout)
 
 
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 999))
+def test_added_and_reordered_rows_leave_the_others_where_they_were(seed: int) -> None:
+    """So that a champion is not compared on rows it learnt from; only the edge of the share moves."""
+    frame = rows(2_000, seed).assign(n=np.random.default_rng(seed).normal(size=2_000))
+    first, more = frame.iloc[:1_000], frame.sample(frac=1, random_state=seed)
+    before = split(first, data(by="random", holdout=0.2), "classification")
+    after = split(more, data(by="random", holdout=0.2), "classification")
+    learnt = set(first.index[before.train])
+    held = set(more.index[after.holdout])
+    assert len(held & learnt) < 0.15 * len(held)  # drawn anew it would be 0.4: 0.8 of the half that was there
+
+
+def test_a_corrected_label_leaves_its_row_on_its_side() -> None:
+    """The side follows from what is asked, not from the answer."""
+    frame = rows(400).assign(n=np.random.default_rng(0).normal(size=400))
+    made = split(frame, data(by="random", holdout=0.2), "regression")
+    again = split(frame.assign(y=1 - frame["y"]), data(by="random", holdout=0.2), "regression")
+    assert np.array_equal(made.holdout, again.holdout)
+
+
 @settings(deadline=None)
 @given(count=sizes, share=shares, seed=st.integers(0, 99))
 def test_no_group_is_on_both_sides(count: int, share: float, seed: int) -> None:
