@@ -12,7 +12,7 @@ from typer.core import TyperOption
 
 from tidegate.cli.frame import GLOBAL_PANEL, LazyGroup, Line, record
 from tidegate.cli.terminal import Terminal, begin, complain
-from tidegate.core.errors import ExitCode, TidegateError, UsageError
+from tidegate.core.errors import ExitCode, Interrupted, TidegateError, UsageError
 from tidegate.core.optouts import opt_out
 from tidegate.core.threads import share_processors
 
@@ -122,7 +122,7 @@ def run(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         return _usage(here, error)
     except typer.Abort:
-        return 130
+        return here.fail(Interrupted("Interrupted."))
     except Exception as error:  # noqa: BLE001 - the last resort: whatever it is, it becomes one line
         return _unexpected(here, error)
     return code if isinstance(code, int) else ExitCode.OK
@@ -164,8 +164,8 @@ def main() -> None:
     try:
         sys.exit(run(sys.argv[1:]))
     except KeyboardInterrupt:
-        complain("Interrupted.")
-        sys.exit(130)
+        complain("Interrupted.", wrong=False)
+        sys.exit(ExitCode.INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -95,13 +95,15 @@ class Terminal:
 
     def fail(self, error: TidegateError) -> int:
         """Report an error, in JSON unless the one document is out already; returns the exit code."""
+        from tidegate.core.errors import Interrupted
+
         code = int(error.exit_code)
         problems = tuple(getattr(error, "problems", ()))
         if self.json and (self.streams or not self.spoke):
             document = {"kind": "error", "message": error.message, "hint": error.hint, "problems": problems}
             _write(to_json(document | {"exit_code": code}, indent=None if self.streams else 2))
         else:
-            complain(error.message, error.hint, problems)
+            complain(error.message, error.hint, problems, wrong=not isinstance(error, Interrupted))
         if self.traceback:
             traceback.print_exception(error)
         return code
@@ -125,10 +127,10 @@ def begin() -> Terminal:
     return fresh
 
 
-def complain(message: str, hint: str = "", problems: tuple[str, ...] = ()) -> None:
-    """An error for a person, on stderr."""
+def complain(message: str, hint: str = "", problems: tuple[str, ...] = (), *, wrong: bool = True) -> None:
+    """An error for a person, on stderr; `wrong` False: what they did themselves is none."""
     red, dim, end = ("\033[1;31m", "\033[2m", "\033[0m") if _colours(sys.stderr) else ("", "", "")
-    lines = [f"{red}Error:{end} {message}", *(f"  {problem}" for problem in problems)]
+    lines = [f"{red}Error:{end} {message}" if wrong else message, *(f"  {problem}" for problem in problems)]
     if hint:
         lines.append(f"{dim}{hint}{end}")
     print("\n".join(lines), file=sys.stderr, flush=True)  # noqa: T201 - this is where errors are printed

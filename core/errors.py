@@ -20,6 +20,7 @@ class ExitCode(IntEnum):
     INCONCLUSIVE = 5
     ROLLED_BACK = 6
     DO_NOT_RETRY = 78
+    INTERRUPTED = 130
 
 
 class TidegateError(Exception):
@@ -72,6 +73,12 @@ class Inconclusive(TidegateError):
     """There is not enough evidence for either answer."""
 
     exit_code = ExitCode.INCONCLUSIVE
+
+
+class Interrupted(TidegateError):
+    """A person pressed Ctrl-C; the message says what goes on all the same, or what was kept."""
+
+    exit_code = ExitCode.INTERRUPTED
 
 
 class Permanent(TidegateError):

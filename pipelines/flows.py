@@ -49,6 +49,14 @@ _DECISIONS: Mapping[str, Decision] = {
 }
 
 
+class StoppedFollowing(KeyboardInterrupt):
+    """Ctrl-C while somebody followed `rollout`, which goes on by itself."""
+
+    def __init__(self, rollout: str) -> None:
+        super().__init__(rollout)
+        self.rollout = rollout
+
+
 @dataclass(frozen=True)
 class Shipped:
     """How far a release came.
@@ -366,16 +374,23 @@ def _known_latency(environment: Environment) -> Recent:
 
 
 def follow(environment: Environment, rollout_id: str, progress: Progress, timeout: float) -> Shipped:
-    """Follow a rollout to its end, a hold, or the timeout (seconds); it goes on by itself anyway."""
+    """Follow a rollout to its end, a hold, or the timeout (seconds); it goes on by itself anyway.
+
+    Raises:
+        StoppedFollowing: Ctrl-C.
+    """
     deadline = time.monotonic() + timeout
-    with progress.task(f"rollout {rollout_id}") as task:
-        while True:
-            state = environment.state()
-            rollout = _find(state, rollout_id)
-            if rollout.state != "running" or time.monotonic() > deadline:
-                break
-            task.advance(0, _position(environment, rollout))
-            time.sleep(_POLL_SECONDS)
+    try:
+        with progress.task(f"rollout {rollout_id}") as task:
+            while True:
+                state = environment.state()
+                rollout = _find(state, rollout_id)
+                if rollout.state != "running" or time.monotonic() > deadline:
+                    break
+                task.advance(0, _position(environment, rollout))
+                time.sleep(_POLL_SECONDS)
+    except KeyboardInterrupt as stop:
+        raise StoppedFollowing(rollout_id) from stop
     aliases.sync(environment, progress)
     decision = _DECISIONS[rollout.state]
     hint = {

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tidegate.cli.interrupted import explained, watching
 from tidegate.cli.terminal import duration, terminal
-from tidegate.core.errors import ExitCode
+from tidegate.core.errors import ExitCode, Interrupted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Plan, start, follow and end A/B rollouts.", no_args_is_help=True)
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the ledger.")]
 _POLL_SECONDS = 0.5
+_START_LATER = "`tidegate rollout start` measures again and starts it."
 _NO_COPIES = "nothing was compared."
 
 
@@ -66,7 +68,8 @@ def start(
     found = releases.load(environment.store, chosen)
     if not replace:
         flows.require_startable(state, found.id, by_hand=True)
-    made = flows.plan_to_start(environment, t.progress)
+    with explained(lambda _: Interrupted("Interrupted while measuring; no rollout was started.", _START_LATER)):
+        made = flows.plan_to_start(environment, t.progress)
     rollout = environment.driver.start(found.id, made, by_hand=True, replace=replace)
     document = environment.driver.status(rollout.id)
     begins = "with copied traffic only" if rollout.shadowing else f"at {rollout.weight} %"
@@ -101,16 +104,17 @@ def watch(
     environment = _environment()
     deadline = time.monotonic() + duration(timeout, "--timeout") if timeout else None
     rollout, shown = environment.driver.status()["id"], ""
-    while True:
-        document = environment.driver.status(rollout)
-        text = _line(document)
-        if text != shown:
-            t.line(document, text)
-            shown = text
-        over = deadline is not None and time.monotonic() > deadline
-        if document["state"] != "running" or over:
-            raise typer.Exit(_exit_code(document["state"]))
-        time.sleep(_POLL_SECONDS)
+    with explained(lambda _: watching(environment, rollout)):
+        while True:
+            document = environment.driver.status(rollout)
+            text = _line(document)
+            if text != shown:
+                t.line(document, text)
+                shown = text
+            over = deadline is not None and time.monotonic() > deadline
+            if document["state"] != "running" or over:
+                raise typer.Exit(_exit_code(document["state"]))
+            time.sleep(_POLL_SECONDS)
 
 
 @app.command()

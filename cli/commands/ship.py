@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tidegate.cli.commands.config import warn_of_ignored
+from tidegate.cli.interrupted import explained, shipping
 from tidegate.cli.tables import table
 from tidegate.cli.terminal import duration, terminal
 from tidegate.core.errors import ExitCode
@@ -48,11 +49,13 @@ def ship(
     environment = environment_for(t.project)
     seconds = duration(timeout, "--timeout")
     warn_of_ignored()
-    if release is None:
-        shipped = flows.ship(environment, t.progress, wait=not no_wait, timeout=seconds)
-    else:
-        found = releases.load(environment.store, releases.resolve(environment.store, release))
-        shipped = flows.deploy(environment, found, t.progress, wait=not no_wait, timeout=seconds, by_hand=True)
+    before = environment.state()
+    with explained(lambda stop: shipping(stop, environment, before)):
+        if release is None:
+            shipped = flows.ship(environment, t.progress, wait=not no_wait, timeout=seconds)
+        else:
+            found = releases.load(environment.store, releases.resolve(environment.store, release))
+            shipped = flows.deploy(environment, found, t.progress, wait=not no_wait, timeout=seconds, by_hand=True)
     finish(shipped, started_only=no_wait)
 
 

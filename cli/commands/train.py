@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tidegate.cli.interrupted import explained, training
 from tidegate.cli.terminal import terminal
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def train(
 
     t = terminal()
     project = t.project
-    result = local.train(project, params_edit.parse(param or []), t.progress)
+    with explained(lambda stop: training(stop, "tidegate train")):
+        result = local.train(project, params_edit.parse(param or []), t.progress)
     document: dict[str, Any] = {
         "kind": "train",
         "changed": result.changed,

@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 STEPS = ("contract", "train", "evaluate")
 
 
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C while a step worked: `step` begins anew next time, the results of those in `kept` are recorded."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__(step)
+        self.step = step
+        self.kept = STEPS[: STEPS.index(step)]
+
+
 @dataclass(frozen=True)
 class TrainResult:
     """What `tidegate train` did: `metrics` are the holdout's, `stages` say what ran."""
@@ -47,6 +56,7 @@ def train(project: Project, params: Mapping[str, str], progress: Progress) -> Tr
 
     Raises:
         UsageError: no such param; the data file is missing.
+        Stopped: Ctrl-C, in one of the steps.
         ContractFailed: the data breaks its contract.
         TidegateError: training failed, or MLflow's database is unreadable.
     """
@@ -111,7 +121,24 @@ def _run_stages(project: Project, progress: Progress) -> list[StageOutcome]:
             from tidegate.registry.mlflow_registry import prepare
 
             prepare(project.mlflow_uri, project.config.model)
-    return run_stages(project.root, _steps(project, progress), progress, environ)
+    began: list[str] = []
+    steps = {name: _noting(name, work, began) for name, work in _steps(project, progress).items()}
+    try:
+        return run_stages(project.root, steps, progress, environ)
+    except KeyboardInterrupt as stop:
+        if began:
+            raise Stopped(began[-1]) from stop
+        raise
+
+
+def _noting(name: str, work: Callable[[], None], began: list[str]) -> Callable[[], None]:
+    """The same work, which first says that it begins."""
+
+    def noted() -> None:
+        began.append(name)
+        work()
+
+    return noted
 
 
 def _steps(project: Project, progress: Progress) -> dict[str, Callable[[], None]]:

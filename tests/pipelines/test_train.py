@@ -349,3 +349,46 @@ def test_a_project_that_was_moved_keeps_its_runs_and_models(project: Project, tm
         places += [row[0] for row in connection.execute("SELECT artifact_location FROM logged_models")]
     assert places
     assert all(place.startswith(f"file://{moved}{os.sep}") for place in places)
+
+
+SLOW = """
+import time
+from pathlib import Path
+
+_train = train
+
+
+def train(X, y, params):
+    Path({marker!r}).touch()
+    while Path({slow!r}).exists():
+        time.sleep(0.1)
+    return _train(X, y, params)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", "ship"])
+def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(
+    fresh_project: Project, tmp_path: Path, command: str
+) -> None:
+    """The contract's result stays recorded; the training begins anew."""
+    root, marker, slow = fresh_project.root, tmp_path / "marker", tmp_path / "slow"
+    slow.touch()
+    with (root / "train.py").open("a") as file:
+        file.write(SLOW.format(marker=str(marker), slow=str(slow)))
+    line = [sys.executable, "-m", "tidegate.cli", "-C", str(root)]
+    process = subprocess.Popen([*line, command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not marker.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Interrupted in the step train, which begins anew next time. The result of contract is kept." in err
+    assert f"`tidegate {command}` goes on from there" in err
+    assert "Traceback" not in err
+    slow.unlink()
+    result = _train(fresh_project)
+    assert [(one.name, one.how) for one in result.stages] == [
+        ("contract", "unchanged"), ("train", "ran"), ("evaluate", "ran"),
+    ]  # fmt: skip
