@@ -32,6 +32,8 @@ Header = tuple[bytes, bytes]
 
 logger = logging.getLogger("tidegate.serving")
 
+# All that is reached of BentoML's app: its pages load scripts from elsewhere, one of them for analytics.
+_BENTO_PATHS = frozenset({"/docs.json", "/schema.json", "/livez"})
 # Other values of the header would let a caller grow the metrics without bound.
 _ARMS = {b"stable": "stable", b"canary": "canary", b"shadow": "shadow"}
 _JSON: Header = (b"content-type", b"application/json")
@@ -62,7 +64,7 @@ class Lane:
     """The ASGI app.
 
     Args:
-        inner: BentoML's app for every path that is not ours; None answers 404 there.
+        inner: BentoML's app for its schema and liveness; without it, as everywhere else, 404.
         release: id of the release, told in a header.
         place: of this process among several that serve one port.
         pairs: keeps what is asked of two processes at once; by default nothing is kept.
@@ -82,6 +84,7 @@ class Lane:
         self._draining = False
         self._fixed: list[Header] = []
         self._routes: dict[str, tuple[str, Callable[[Scope, Receive, Send], Awaitable[None]]]] = {
+            "/": ("GET", self._about),
             "/healthz": ("GET", self._health),
             "/readyz": ("GET", self._ready),
             "/metrics": ("GET", self._metrics),
@@ -126,11 +129,21 @@ class Lane:
             await _reply(send, 405, _errors([Problem("", text)]), [_JSON, (b"allow", route[0].encode())])
 
     async def _other(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        if path.startswith("/v2/") or self._inner is None:
-            name = self._model.manifest.model if self._model else "(not loaded yet)"
-            await _reply(send, 404, _errors([Problem("", f"no such path; this server has the model {name}")]), [_JSON])
-        else:
+        if path in _BENTO_PATHS and self._inner is not None:
             await self._inner(scope, receive, send)
+        else:
+            name = self._model.manifest.model if self._model else "(not loaded yet)"
+            text = f"no such path; this server has the model {name}, and GET / names its paths"
+            await _reply(send, 404, _errors([Problem("", text)]), [_JSON])
+
+    async def _about(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        manifest = self._model.manifest if self._model else None
+        document = {
+            "model": manifest.model if manifest else None,
+            "version": manifest.version if manifest else None,
+            "paths": sorted(f"{method} {path}" for path, (method, _) in self._routes.items()),
+        }
+        await _reply(send, 200, msgspec.json.encode(document), [_JSON])
 
     async def _predict(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._answer(scope, receive, send, _decode_rows, _encode_rows)

@@ -100,10 +100,10 @@ def slow_bundle(maker: Any) -> Path:
     return bundle
 
 
-def test_a_bento_process_serves_predictions_and_bentomls_own_pages(
+def test_a_bento_process_serves_predictions_and_bentomls_schema(
     start: Callable[[Path], Server], odd: Any, served: Any
 ) -> None:
-    """Ready within 5 seconds, the lane's answer on /predict, BentoML's app for the rest, exit 0 at SIGTERM."""
+    """Ready within 5 seconds, the lane's answer on /predict, BentoML's schema but no page of its, exit 0 at SIGTERM."""
     server = start(odd.bento.bundle)
     assert server.ready() < 5
     reply = server.http.post("/predict", json={"rows": served.rows[:3]})
@@ -114,6 +114,14 @@ def test_a_bento_process_serves_predictions_and_bentomls_own_pages(
     documentation = server.http.get("/docs.json").json()
     assert "/predict" in documentation["paths"]
     assert server.http.get("/livez").status_code == 200
+    about = server.http.get("/")
+    assert about.headers["content-type"] == "application/json"
+    assert about.json()["version"] == int(reply.headers["x-tidegate-version"])
+    assert "POST /predict" in about.json()["paths"]
+    for path in ("/nothere", "/static_content/index.html", "/docs"):
+        missing = server.http.get(path)
+        assert (missing.status_code, missing.headers["content-type"]) == (404, "application/json")
+        assert "GET / names its paths" in missing.text
     assert 'tidegate_requests_total{status="200",arm=""} 1' in server.http.get("/metrics").text
     assert server.stop() == 0
 
