@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tidegate.core.artifacts import GateResult, Release
 from tidegate.core.errors import Inconclusive, TidegateError, UsageError
-from tidegate.pipelines import aliases, stack
+from tidegate.pipelines import aliases, champion, stack
 from tidegate.pipelines.environment import Environment
 from tidegate.registry import releases
 from tidegate.registry.ledger import Draft
@@ -24,19 +24,12 @@ if TYPE_CHECKING:
     from tidegate.core.progress import Progress
     from tidegate.pipelines.release import Made
     from tidegate.rollouts.plan import RolloutPlan
-    from tidegate.rollouts.recent import Recent
     from tidegate.rollouts.stats.latency import LatencyLines
 
 Decision = Literal["promote", "rollback", "inconclusive", "continue", "deployed", "none"]
 
 _POLL_SECONDS = 0.3
-_BLOCKS_WITH_TRAFFIC = 5
-# Latency lines may look further back than the rates: what is slow changes less than how many come.
-_LATENCY_SECONDS = 3600.0
 _DEPLOY_SECONDS = 90.0
-# Five times the least, for a p99 with less noise; and how long to wait for so many.
-_ENOUGH_REQUESTS = 5000
-_CALM_SECONDS = 15.0
 
 _DECISIONS: Mapping[str, Decision] = {
     "running": "continue",
@@ -250,15 +243,15 @@ def plan_rollout(
         Inconclusive: nothing runs, or nobody came lately: a rollout would learn nothing.
         UsageError: the `rollout` section cannot be judged.
     """
-    lately = _lately(environment)
+    lately = champion.lately(environment)
     if lately.units == 0 and units_per_minute is None:
         raise Inconclusive(
-            f"No user came in the last {_BLOCKS_WITH_TRAFFIC} blocks, so there is nobody to judge a rollout by.",
+            f"No user came in the last {champion.BLOCKS} blocks, so there is nobody to judge a rollout by.",
             "Send traffic to the gateway (`tidegate dev traffic` makes some), then `tidegate rollout start`.",
         )
     latency = None
     if _guards_latency(environment):
-        latency = (_enough_latency(environment, progress) if wait else _known_latency(environment)).latency()
+        latency = champion.speed(environment, progress) if wait else champion.known_speed(environment)
     units = lately.units_per_minute if units_per_minute is None else units_per_minute
     return _plan(environment, units, lately.error_rate, latency)
 
@@ -302,75 +295,6 @@ def _plan(
         error_rate=error_rate,
         latency=latency,
     )
-
-
-def _lately(environment: Environment, seconds: float | None = None) -> Recent:
-    """The champion's traffic of the last blocks.
-
-    Raises:
-        Inconclusive: nothing is deployed, or the stack is down.
-    """
-    from tidegate.rollouts.recent import recent
-    from tidegate.serving.gateway.access_log import LOG_NAME
-
-    champion = environment.state().champion
-    if champion is None:
-        raise Inconclusive("Nothing is deployed yet.", "`tidegate ship` deploys the first version.")
-    if not stack.is_up(environment):
-        raise Inconclusive(
-            "The stack is not running, so there is no traffic to judge a rollout by.",
-            "`tidegate up -d` starts it; then `tidegate rollout start`.",
-        )
-    span = seconds or _BLOCKS_WITH_TRAFFIC * environment.project.config.advanced.block
-    return recent(environment.gateway_dir / LOG_NAME, champion, time.time(), span)
-
-
-def _enough_latency(environment: Environment, progress: Progress) -> Recent:
-    """The champion's requests from which its latency lines are frozen: recent ones, as soon as there are enough.
-
-    Training and packaging on this machine have just slowed the champion down, so requests from now on are better
-    than older ones; those of the last hour do where few come.
-
-    Raises:
-        Inconclusive: there are too few, and no request came for five blocks.
-    """
-    patience = _BLOCKS_WITH_TRAFFIC * environment.project.config.advanced.block
-    began = changed = time.time()
-    with progress.task("measure how fast the champion is", _ENOUGH_REQUESTS) as task:
-        most = 0
-        while True:
-            fresh = _lately(environment, max(time.time() - began, 1e-3))
-            task.advance(max(0, len(fresh.durations) - most))
-            if len(fresh.durations) > most:
-                most, changed = len(fresh.durations), time.time()
-            waited = time.time() - began
-            if most >= _ENOUGH_REQUESTS or (waited > min(patience, _CALM_SECONDS) and not fresh.missing):
-                return fresh
-            if waited > min(patience, _CALM_SECONDS):
-                older = _lately(environment, _LATENCY_SECONDS)
-                if not older.missing:
-                    return older
-                if time.time() - changed > patience:
-                    raise Inconclusive(
-                        f"The champion needs {older.missing:,} more requests before latency can be judged; none come.",
-                        "Send traffic, or leave latency out of rollout.guardrails.",
-                    )
-            time.sleep(_POLL_SECONDS)
-
-
-def _known_latency(environment: Environment) -> Recent:
-    """The champion's requests of the last hour.
-
-    Raises:
-        Inconclusive: they are too few to know what is slow.
-    """
-    found = _lately(environment, _LATENCY_SECONDS)
-    if found.missing:
-        raise Inconclusive(
-            f"The champion needs {found.missing:,} more requests before latency can be judged.",
-            "Wait for more traffic, or give --units-per-minute for a forecast without it.",
-        )
-    return found
 
 
 def follow(environment: Environment, rollout_id: str, progress: Progress, timeout: float) -> Shipped:
