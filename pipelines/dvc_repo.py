@@ -219,19 +219,37 @@ def push(root: Path) -> int:
     return _transfer(root, "push")
 
 
-def pull(root: Path) -> int:
-    """Fetch what this checkout records and put it in place; returns how many objects were new here."""
-    return _transfer(root, "pull")
+# How DVC begins the list of files that it would have to overwrite; it has no error class of its own for them.
+_UNSAVED = "unsaved files"
 
 
-def pull_data(project: Project) -> tuple[DatasetRef, int]:
+def pull(root: Path, *, force: bool = False) -> int:
+    """Fetch what this checkout records and put it in place; returns how many objects were new here.
+
+    Raises:
+        TidegateError: a file that DVC tracks was changed and its content is kept nowhere; `force` replaces it.
+    """
+    try:
+        return _transfer(root, "pull", force=force)
+    except TidegateError as error:
+        head, *changed = error.message.splitlines()
+        if _UNSAVED not in head or not changed:
+            raise
+        raise TidegateError(
+            f"Changed here, and kept nowhere else: {', '.join(os.path.relpath(path, root) for path in changed)}. "
+            "Nothing was replaced.",
+            "`tidegate data pull --force` puts what was recorded in its place; `tidegate data add FILE` keeps it.",
+        ) from error
+
+
+def pull_data(project: Project, *, force: bool = False) -> tuple[DatasetRef, int]:
     """`pull`, and then the training data has to be there, whole; also returns how many objects were new here.
 
     Raises:
         TidegateError: neither the cache nor the remote has it.
         Permanent: what came is not what was recorded.
     """
-    count = pull(project.root)
+    count = pull(project.root, force=force)
     path = project.config.data.path
     if not project.path(path).is_file() and (md5 := recorded_md5(project.root, path)):
         raise TidegateError(
@@ -241,12 +259,12 @@ def pull_data(project: Project) -> tuple[DatasetRef, int]:
     return verify_data(project), count
 
 
-def _transfer(root: Path, verb: Literal["push", "pull"]) -> int:
+def _transfer(root: Path, verb: Literal["push", "pull"], *, force: bool = False) -> int:
     from dvc.stage.cache import RunCacheNotSupported
 
     with _opened(root) as repo:
         # Outputs of stages that never ran are nowhere; what must be there is the data, which `verify` looks for.
-        move = partial(repo.pull, allow_missing=True) if verb == "pull" else repo.push
+        move = partial(repo.pull, allow_missing=True, force=force) if verb == "pull" else repo.push
         try:
             result = move(run_cache=True)
         except RunCacheNotSupported:  # an http remote holds objects only

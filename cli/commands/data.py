@@ -148,13 +148,15 @@ def push() -> None:
 
 
 @app.command()
-def pull() -> None:
+def pull(
+    *, force: Annotated[bool, typer.Option("--force", help="Replace tracked files that were changed here.")] = False
+) -> None:
     """Fetch the recorded data from the DVC remote and check its content."""
     from tidegate.pipelines import dvc_repo
 
     t = terminal()
     with t.progress.task("pull from the DVC remote"):
-        data, count = dvc_repo.pull_data(t.project)
+        data, count = dvc_repo.pull_data(t.project, force=force)
     _show_moved("pull", count, f"{data.path} is in place, md5 {data.md5}")
 
 

@@ -163,6 +163,20 @@ def test_data_comes_back_from_the_remote(cli: Cli, root: Path) -> None:
     assert "data/sales.csv" in gone.json["message"]
 
 
+def test_pull_replaces_a_file_changed_by_hand_only_when_told_to(cli: Cli, root: Path) -> None:
+    """The first answer names the file and the two ways on, and loses nothing."""
+    data = root / "data" / "sales.csv"
+    before = data.read_bytes()
+    data.write_bytes(before.replace(b"rome", b"lima"))
+    refused = cli("-C", root, "data", "pull", "--json")
+    assert refused.exit_code == 1
+    assert "kept nowhere else: data/sales.csv. Nothing was replaced." in refused.json["message"]
+    assert "`tidegate data pull --force`" in refused.json["hint"]
+    assert b"lima" in data.read_bytes()
+    assert cli("-C", root, "data", "pull", "--force").exit_code == 0
+    assert data.read_bytes() == before
+
+
 def test_diff_says_what_changed_in_each_column(cli: Cli, root: Path, tmp_path: Path) -> None:
     """Rows, kinds, means, categories, columns that came and went."""
     assert cli("-C", root, "data", "diff", "--json").json["changed"] is False
