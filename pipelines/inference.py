@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,11 @@ Task = Literal["classification", "regression"]
 CLASSES: Final = 20  # a whole-number target with more different values is a quantity
 ROWS_PER_CLASS: Final = 10  # so few rows each, and the values are a quantity too
 TEXT: Final = 100  # different values; a column with so many, nearly all of them different, is prose
+HOLDOUT: Final = 0.2  # of the rows
+TOLERANCE: Final = 0.005  # the config's own default for gate.tolerance
+# Half the width of the gate's 95 % interval, times the root of the held-out rows, for two models that differ by a
+# param: about 0.1 in the median, 0.2 covers nine in ten (roc_auc and r2; 60 to 45,000 rows, default train.py).
+_SPREAD: Final = 0.2
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -29,6 +35,7 @@ class Inferred:
     task: Task
     kinds: dict[str, ColumnKind]
     drop: tuple[str, ...]
+    tolerance: float
     notes: tuple[str, ...] = field(default=())
 
 
@@ -60,7 +67,23 @@ def infer(frame: pd.DataFrame, target: str, time: str | None) -> Inferred:
     if len(drop) + 1 == len(found):
         raise TidegateError("No column is left to learn from", f"Besides {target!r} there is nothing of use.")
     notes += [f"{name!r} is dropped: {reason}" for name, reason in drop.items()]
-    return Inferred(task, found, tuple(drop), tuple(notes))
+    accepted = tolerance(frame[target], task)
+    if accepted > TOLERANCE:
+        notes.append(f"gate.tolerance is {accepted:g}: so few rows are held out that they cannot tell less apart")
+    return Inferred(task, found, tuple(drop), accepted, tuple(notes))
+
+
+def tolerance(target: pd.Series[Any], task: Task) -> float:
+    """How much worse than the champion a model may be, at the least what the held-out rows can tell apart.
+
+    A smaller tolerance would refuse nearly every change on a small table, better models too. Of two classes the rarer
+    one counts twice: only its rows are few.
+    """
+    present = target.dropna()
+    rows = len(present)
+    if task == "classification" and present.nunique() == 2:  # noqa: PLR2004 - yes and no
+        rows = 2 * int(present.value_counts().min())
+    return max(TOLERANCE, math.ceil(1000 * _SPREAD / math.sqrt(max(HOLDOUT * rows, 1))) / 1000)
 
 
 def _task(target: pd.Series[Any], name: str, kind: ColumnKind) -> Task:

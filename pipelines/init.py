@@ -203,7 +203,7 @@ def _write(root: Path, path: str, text: Callable[[], str], report: Report) -> No
 def _write_project(root: Path, source: Source, time: str | None, report: Report, *, target: str) -> None:
     """Data, contract, code, and tidegate.yaml last: from then on the project exists."""
     from tidegate.pipelines import templates
-    from tidegate.pipelines.inference import safe_name
+    from tidegate.pipelines.inference import HOLDOUT, safe_name
     from tidegate.pipelines.steps.contract_draft import draft
 
     inferred = source.inferred
@@ -222,10 +222,10 @@ def _write_project(root: Path, source: Source, time: str | None, report: Report,
         "path": source.path,
         "target": target,
         "drop": list(inferred.drop),
-        "split": {"by": "time", "column": time, "holdout": 0.2} if time else {"by": "random", "holdout": 0.2},
+        "split": {"by": "time", "column": time, "holdout": HOLDOUT} if time else {"by": "random", "holdout": HOLDOUT},
         "train": {**how, "requirements": "requirements.txt"},
         "code": "features.py" if times else None,
-        "tolerance": 0.005,
+        "tolerance": inferred.tolerance,
     }
     _write(root, "tidegate.yaml", lambda: templates.config(values), report)
 
