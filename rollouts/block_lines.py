@@ -1,32 +1,45 @@
 """Blocks as JSON lines, the form of `rollout replay` and of `POST /v1/blocks`.
 
-Writing and reading stand side by side.
+A line holds what one source counted of one metric on one arm in one block. Writing and reading stand side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import json
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from tidegate.core.errors import UsageError
-from tidegate.rollouts.blocks import Block, Counts
+from tidegate.rollouts.blocks import Block, Counts, Moments
 
 ATTEMPTS = "attempts"
 """The metric name under which JSON lines carry raw requests (n) and failures (x)."""
+
+NO_WEIGHT = -1
+"""Stands for a weight that a line does not tell."""
+
+CANARY, STABLE = 0, 1
+_ARMS: Final = {"canary": CANARY, "stable": STABLE}
+_EXAMPLE = '{"stream": "a", "minute": 0, "arm": "canary", "metric": "error_rate", "n": 60, "x": 1}'
+_WHOLE = 100
 
 
 def to_lines(stream: str, block: Block) -> list[dict[str, Any]]:
     """The block as JSON lines ``{stream, minute, arm, metric, n, x, weight?}``; `minute` is the index of the block.
 
-    Raw requests are two lines of the metric "attempts"; the canary's also carries `misrouted` and `ready` when they say
-    something.
+    A mean has ``sum, sumsq`` in place of `x`. Raw requests are two lines of the metric "attempts"; the canary's also
+    carries `misrouted` and `ready` when they say something.
     """
     head: dict[str, Any] = {"stream": stream, "minute": block.index}
     tail: dict[str, Any] = {} if block.weight is None else {"weight": block.weight}
     lines = []
-    for metric, c in [*block.metrics.items(), (ATTEMPTS, block.attempts)]:
-        for arm, n, x in (("canary", c.n1, c.x1), ("stable", c.n0, c.x0)):
-            lines.append({**head, "arm": arm, "metric": metric, "n": n, "x": x, **tail})
+    for metric, sums in [*block.metrics.items(), (ATTEMPTS, block.attempts)]:
+        n1, x1, q1, n0, x0, q0 = sums.row
+        for arm, n, x, q in (("canary", n1, x1, q1), ("stable", n0, x0, q0)):
+            counted = {"n": n, "x": x} if isinstance(sums, Counts) else {"n": n, "sum": x, "sumsq": q}
+            lines.append({**head, "arm": arm, "metric": metric, **counted, **tail})
     if block.misrouted:
         lines[-2]["misrouted"] = block.misrouted
     if not block.ready:
@@ -34,35 +47,170 @@ def to_lines(stream: str, block: Block) -> list[dict[str, Any]]:
     return lines
 
 
-def from_lines(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[Block]]:
-    """Read JSON lines of any number of streams, in any order; lines of one arm, metric and block add up.
+@dataclass
+class Lines:
+    """Any number of lines as columns: one entry of each array for each line that was kept.
+
+    Attributes:
+        streams: their names, in the order in which they came; `stream` holds positions in it.
+        metrics: the same for `metric`.
+        means: which metrics came as sums of a quantity.
+        q: sums of squares; of counts the events once more.
+        misrouted: (stream, minute, weight) -> requests that the other arm answered.
+        unready: blocks at whose end the canary was not ready.
+    """
+
+    streams: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, int] = field(default_factory=dict)
+    means: dict[str, bool] = field(default_factory=dict)
+    stream: array[int] = field(default_factory=lambda: array("l"))
+    minute: array[int] = field(default_factory=lambda: array("l"))
+    weight: array[int] = field(default_factory=lambda: array("l"))
+    arm: array[int] = field(default_factory=lambda: array("b"))
+    metric: array[int] = field(default_factory=lambda: array("l"))
+    n: array[float] = field(default_factory=lambda: array("d"))
+    x: array[float] = field(default_factory=lambda: array("d"))
+    q: array[float] = field(default_factory=lambda: array("d"))
+    misrouted: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    unready: set[tuple[int, int, int]] = field(default_factory=set)
+
+    @property
+    def columns(self) -> tuple[array[Any], ...]:
+        """Stream, minute, weight, arm, metric, n, x, q."""
+        return self.stream, self.minute, self.weight, self.arm, self.metric, self.n, self.x, self.q
+
+
+def parse(text: Iterable[str | bytes]) -> Iterator[Mapping[str, Any]]:
+    """JSON of each line that is not empty.
 
     Raises:
-        UsageError: a line lacks a field, or its counts cannot be.
+        UsageError: a line is no JSON object.
     """
-    blocks: dict[str, dict[tuple[int, int | None], Block]] = {}
+    for number, line in enumerate(text, 1):
+        if not line.strip():
+            continue
+        try:
+            document = json.loads(line)
+        except ValueError as error:
+            raise UsageError(f"Line {number} of the blocks is no JSON: {error}.", _hint()) from error
+        if not isinstance(document, dict):
+            raise UsageError(f"Line {number} of the blocks is no JSON object.", _hint())
+        yield document
+
+
+def read(lines: Iterable[Mapping[str, Any]]) -> Lines:
+    """Read lines of any number of streams, in any order.
+
+    Lines of several sources add up. The same line of the same `source` counts once, so that a file may hold what was
+    sent twice.
+
+    Raises:
+        UsageError: a line lacks a field, its counts cannot be, or it contradicts an earlier one.
+    """
+    found, known = Lines(), dict[tuple[Any, ...], tuple[float, float, float]]()
     for number, line in enumerate(lines, 1):
-        stream, block = _block_of_line(line, number)
-        known = blocks.setdefault(stream, {})
-        key = (block.index, block.weight)
-        known[key] = known[key] + block if key in known else block
-    return {
-        stream: [known[key] for key in sorted(known, key=lambda k: (k[0], k[1] or 0))]
-        for stream, known in blocks.items()
-    }
+        try:
+            _take(line, found, known)
+        except UsageError as error:
+            raise UsageError(f"Line {number} of the blocks: {error.message}", error.hint) from error
+        except KeyError as error:
+            raise UsageError(f"Line {number} of the blocks lacks or misnames {error}.", _hint()) from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UsageError(f"Line {number} of the blocks cannot be read: {error}.", _hint()) from error
+    return found
 
 
-def _block_of_line(line: Mapping[str, Any], number: int) -> tuple[str, Block]:
-    try:
-        arm, metric, n, x = line["arm"], str(line["metric"]), float(line["n"]), float(line["x"])
-        index, weight, stream = int(line["minute"]), line.get("weight"), str(line.get("stream", ""))
-        counts = {"canary": Counts(n1=n, x1=x), "stable": Counts(n0=n, x0=x)}[arm]
-    except (KeyError, TypeError, ValueError) as error:
+def _take(line: Mapping[str, Any], found: Lines, known: dict[tuple[Any, ...], tuple[float, float, float]]) -> None:
+    name, arm, mean = str(line["metric"]), line["arm"], "sum" in line
+    sums, minute, weight = _sums(line, mean=mean), _whole(line["minute"], "minute"), line.get("weight")
+    block = (
+        found.streams.setdefault(str(line.get("stream", "")), len(found.streams)),
+        minute,
+        NO_WEIGHT if weight is None else _whole(weight, "weight", _WHOLE),
+    )
+    if found.means.setdefault(name, mean) != mean:
+        raise UsageError(f"{name} comes as counts and as sums.", "A metric is `n` and `x`, or `n`, `sum` and `sumsq`.")
+    cell = (*block, _ARMS[arm], found.metrics.setdefault(name, len(found.metrics)))
+    before = known.setdefault((*cell, line.get("source")), sums)
+    if before != sums:
         raise UsageError(
-            f"Line {number} of the blocks cannot be read: {error!r}.",
-            'A line looks like {"stream": "a", "minute": 0, "arm": "canary", "metric": "error_rate", "n": 60, "x": 1}.',
-        ) from error
-    extra = {"misrouted": line.get("misrouted", 0), "ready": line.get("ready", True)}
+            f"{name} of the {arm} arm in block {minute} was {before[:2]} before and is {sums[:2]} now.",
+            "Counts of several replicas add up when each line names its `source`.",
+        )
+    if len(known) > len(found.n):
+        for column, value in zip(found.columns, (*cell, *sums), strict=True):
+            column.append(value)
+        _extra(line, found, block)
+
+
+def _sums(line: Mapping[str, Any], *, mean: bool) -> tuple[float, float, float]:
+    """(n, x, x) of counts, (n, sum, sumsq) of a mean; checked as `Counts` and `Moments` do."""
+    if mean:
+        n, s, q = _number(line["n"]), _number(line["sum"]), _number(line["sumsq"])
+        Moments(n, s, q)
+        return n, s, q
+    n, x = _number(line["n"]), _number(line["x"])
+    if not 0 <= x <= n < float("inf"):
+        Counts(n, x)
+    return n, x, x
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)
+
+
+def _whole(value: Any, name: str, most: int = 10**12) -> int:
+    number = _number(value)
+    if not (0 <= number <= most and number == int(number)):
+        raise UsageError(f"{name} is {value!r}.", f"A {name} is a whole number from 0 on.")
+    return int(number)
+
+
+def _extra(line: Mapping[str, Any], found: Lines, block: tuple[int, int, int]) -> None:
+    if line.get("misrouted"):
+        found.misrouted[block] = found.misrouted.get(block, 0) + int(line["misrouted"])
+    if line.get("ready") is False:
+        found.unready.add(block)
+
+
+def _hint() -> str:
+    return f"A line looks like {_EXAMPLE}."
+
+
+def from_lines(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[Block]]:
+    """Read JSON lines as the blocks of each stream, oldest first.
+
+    Raises:
+        UsageError: see `read`.
+    """
+    found = read(lines)
+    names = list(found.metrics)
+    blocks: dict[int, dict[tuple[int, int], Block]] = {number: {} for number in found.streams.values()}
+    for stream, minute, weight, arm, metric, n, x, q in zip(*found.columns, strict=True):
+        one = _block(minute, weight, names[metric], (n, x, q), canary=arm == CANARY, mean=found.means[names[metric]])
+        known = blocks[stream]
+        known[minute, weight] = known[minute, weight] + one if (minute, weight) in known else one
+    for (stream, minute, weight), count in found.misrouted.items():
+        blocks[stream][minute, weight] += Block(minute, _told(weight), misrouted=count)
+    for stream, minute, weight in found.unready:
+        blocks[stream][minute, weight] += Block(minute, _told(weight), ready=False)
+    return {name: [blocks[number][key] for key in sorted(blocks[number])] for name, number in found.streams.items()}
+
+
+def _block(
+    minute: int, weight: int, metric: str, sums: tuple[float, float, float], *, canary: bool, mean: bool
+) -> Block:
+    n, x, q = sums
+    if mean:
+        moments = Moments(n1=n, s1=x, q1=q) if canary else Moments(n0=n, s0=x, q0=q)
+        return Block(minute, _told(weight), {metric: moments})
+    counts = Counts(n1=n, x1=x) if canary else Counts(n0=n, x0=x)
     if metric == ATTEMPTS:
-        return stream, Block(index, weight, {}, counts, **extra)
-    return stream, Block(index, weight, {metric: counts}, **extra)
+        return Block(minute, _told(weight), {}, counts)
+    return Block(minute, _told(weight), {metric: counts})
+
+
+def _told(weight: int) -> int | None:
+    return None if weight == NO_WEIGHT else weight

@@ -28,9 +28,16 @@ ARMS: tuple[Arm, Arm] = ("canary", "stable")
 CLIENT_ERROR, SERVER_ERROR = 4, 5
 """Hundreds of an HTTP status."""
 
+DEAD = 20
+"""Attempts on the canary in one block that all failed: no statistics are needed to stop."""
+
 SETTLE = 0.25
 """Seconds around a change of weight whose new users are seen but not counted: Envoy takes it over in 23 to 43 ms, and
 which side of it a user fell on is not in the log."""
+
+
+# Sums of floats miss each other by so much, relative to their size.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +95,44 @@ class Counts:
         """Counts of the same block from another replica."""
         return Counts(self.n1 + other.n1, self.x1 + other.x1, self.n0 + other.n0, self.x0 + other.x0)
 
+    @property
+    def row(self) -> tuple[float, ...]:
+        """``(n1, x1, q1, n0, x0, q0)``; the squares q of events are the events."""
+        return self.n1, self.x1, self.x1, self.n0, self.x0, self.x0
 
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Units, sums and sums of squares of a quantity: canary (n1, s1, q1), stable (n0, s0, q0) in one block."""
+
+    n1: float = 0
+    s1: float = 0
+    q1: float = 0
+    n0: float = 0
+    s0: float = 0
+    q0: float = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no numbers can add up to: ``(sum)^2 <= n * sum of squares`` (Cauchy and Schwarz)."""
+        for n, s, q in ((self.n1, self.s1, self.q1), (self.n0, self.s0, self.q0)):
+            finite = all(math.isfinite(v) for v in (n, s, q))
+            if not (finite and n >= 0 and q >= 0 and s * s <= n * q * (1 + _ROUNDING) + _ROUNDING):
+                raise UsageError(
+                    f"A block says that {n} units sum up to {s} and their squares to {q}.",
+                    "They are `n`, `sum` and `sumsq` of one arm's units: sum * sum is at most n * sumsq.",
+                )
+
+    def __add__(self, other: Moments) -> Moments:
+        """Moments of the same block from another replica."""
+        return Moments(*(mine + theirs for mine, theirs in zip(self.row, other.row, strict=True)))
+
+    @property
+    def row(self) -> tuple[float, ...]:
+        """``(n1, s1, q1, n0, s0, q0)``."""
+        return self.n1, self.s1, self.q1, self.n0, self.s0, self.q0
+
+
+Sums = Counts | Moments
 _NONE = Counts()
 
 
@@ -99,7 +143,7 @@ class Block:
     Attributes:
         index: which interval of `block_seconds` since the start; elapsed time is counted with it.
         weight: per cent on the canary; None where it is not known (a replay with one step).
-        metrics: stream -> first-exposure counts.
+        metrics: stream -> first-exposure counts, or moments of a mean.
         attempts: every request of each arm and the failed ones, for hard stops.
         misrouted: requests that an upstream of the other arm answered.
         ready: whether the canary said it was ready at the end of the interval.
@@ -107,24 +151,43 @@ class Block:
 
     index: int
     weight: int | None
-    metrics: Mapping[str, Counts] = field(default_factory=dict)
+    metrics: Mapping[str, Sums] = field(default_factory=dict)
     attempts: Counts = _NONE
     misrouted: int = 0
     ready: bool = True
+
+    @property
+    def dead(self) -> bool:
+        """Whether the canary failed everything it was asked."""
+        return self.attempts.n1 >= DEAD and self.attempts.x1 >= self.attempts.n1
 
     def __add__(self, other: Block) -> Block:
         """Merge the same interval of another replica; addition is all there is to it."""
         if (self.index, self.weight) != (other.index, other.weight):
             raise ValueError("only blocks of one interval and weight can be added")
-        names = [*self.metrics, *(name for name in other.metrics if name not in self.metrics)]
         return Block(
             self.index,
             self.weight,
-            {name: self.metrics.get(name, _NONE) + other.metrics.get(name, _NONE) for name in names},
+            _merged(self.metrics, other.metrics),
             self.attempts + other.attempts,
             self.misrouted + other.misrouted,
             self.ready and other.ready,
         )
+
+
+def _merged(mine: Mapping[str, Sums], theirs: Mapping[str, Sums]) -> dict[str, Sums]:
+    added = {name: _added(name, mine[name], sums) if name in mine else sums for name, sums in theirs.items()}
+    return {**mine, **added}
+
+
+def _added(name: str, one: Sums, other: Sums) -> Sums:
+    if isinstance(one, Counts) and isinstance(other, Counts):
+        return one + other
+    if isinstance(one, Moments) and isinstance(other, Moments):
+        return one + other
+    raise UsageError(
+        f"{name} comes as counts and as sums.", "A metric is `n` and `x`, or `n`, `sum` and `sumsq`, not both."
+    )
 
 
 class BlockBuilder:

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tidegate.rollouts.blocks import DEAD
 from tidegate.rollouts.health import Silence
-from tidegate.rollouts.judge import DEAD
 from tidegate.rollouts.loop import end_of
 from tidegate.serving.gateway.access_log import AccessLogReader
 

@@ -1,166 +1,163 @@
-"""What has been counted so far and what it proves: the judge's whole memory, O(1) in blocks and users."""
+"""What has been counted so far and what it proves: the judge's whole memory, O(1) in blocks and users.
+
+Arrays over many rollouts ("streams") of one plan, so that thousands of recorded ones are judged in one process; the
+rollout that runs is the only stream of its own.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tidegate.core.artifacts import VerdictWord
-from tidegate.rollouts.blocks import Counts
-from tidegate.rollouts.plan import RolloutPlan
+from tidegate.rollouts.battery import N0, N1, Battery
+from tidegate.rollouts.plan import GoalPlan, RolloutPlan, Stream
 from tidegate.rollouts.stats import confidence, ratio
-from tidegate.rollouts.stats.binary import BinaryE, log_mean
+from tidegate.rollouts.stats.binary import log_mean
 from tidegate.rollouts.verdict import MetricVerdict, Units
 from tidegate.rollouts.words import effect_sentence, goal_sentence
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """Log e-values of one guardrail and, in `parts`, of its streams as (harm, safe)."""
-
-    harm: float
-    safe: float
-    parts: tuple[tuple[float, float], ...]
+# A share of 0 or 1 would have no scale.
+_LEAST_SHARE_VARIANCE = 1e-4
 
 
 class Evidence:
-    """Tests, effects and sample ratio of one rollout.
+    """Tests, effects and sample ratios.
 
-    Row j of the tests holds the processes started at step j. Safety reads the newest row only; harm the mean over all
-    planned steps, a step to come counting 1.
+    Every test has one process for each planned step, started when the step begins; one to come counts 1. Safety and
+    the goal read the running step's, harm the mean over all of them.
+
+    Attributes:
+        names: the metrics, guardrails' first.
+        harm: log e-values of each guardrail, the mean of its parts: shape (streams, guardrails).
+        safe: the least of its parts.
+        parts: log e-values of each guarded metric, as (harm, safe).
+        goal: log e-values that the goal is reached, shape (streams,); None without a goal.
+        users: new users of each step in the canary and in both arms, shape (streams, steps, 2).
     """
 
-    def __init__(self, plan: RolloutPlan) -> None:
+    def __init__(self, plan: RolloutPlan, streams: int = 1) -> None:
         self.plan = plan
-        goal = [plan.goal.metric] if plan.goal else []
-        self.names = [s.metric for s in plan.streams] + goal
-        self._bunching = np.array([s.bunching for s in plan.streams] + [1.0] * len(goal))
-        # Which counts each test reads: one harm and one safety test for a stream, one test for the goal.
-        streams = range(len(plan.streams))
-        self._order = [*streams, *streams, *range(len(streams), len(self.names))]
-        self._tests = _tests(plan)
-        self.proofs = self._prove()
-        """Log e-values of each guardrail: harm is the mean of its streams, safety the least."""
-        self._effect = confidence.Effect(_effect_scale(plan), plan.alpha)
-        # For each step begun: new users in the canary, and in both arms.
-        self.ratio: list[list[float]] = []
+        self._metrics: tuple[Stream | GoalPlan, ...] = (*plan.streams, *([plan.goal] if plan.goal else []))
+        self.names = [metric.metric for metric in self._metrics]
+        self._bunching = np.array([getattr(metric, "bunching", 1.0) for metric in self._metrics])
+        self._tests = Battery(plan, streams)
+        self._effect = confidence.Effect(
+            np.broadcast_to(_effect_scale(plan, self._metrics), (streams, len(self.names))),
+            plan.alpha,
+            means=np.array([metric.kind == "mean" for metric in self._metrics]),
+        )
+        self.users: Floats = np.zeros((streams, len(plan.steps), 2))
+        self._prove(np.zeros(streams, dtype=np.int64))
 
-    def begin_step(self) -> None:
-        """Start every test once more."""
-        if self.ratio:
-            self._tests.begin()
-        self.ratio.append([0.0, 0.0])
-        self.proofs = self._prove()
+    def count(self, sums: Floats, step: Ints, *, live: Mask, weighed: Mask) -> None:
+        """Add a block of each stream that is `live`.
 
-    def count(self, counts: list[Counts], *, weighed: bool) -> None:
-        """Add a block's counts, in the order of `names`; `weighed` says that the step's weight is known."""
-        table = np.array([(c.n1, c.x1, c.n0, c.x0) for c in counts], dtype=np.float64).T
-        columns = table / self._bunching
-        self._tests.update(*columns[:, self._order])
-        self._effect.update(*columns)
-        self.proofs = self._prove()
-        if weighed:
-            row = self.ratio[-1]
-            row[0], row[1] = row[0] + counts[0].n1, row[1] + counts[0].n1 + counts[0].n0
+        Args:
+            sums: shape (streams, metrics, 6); zeros where a stream has no block.
+            step: the running step of each stream, from 0; -1 before the first.
+            live: which streams have a block.
+            weighed: of which of them the step's weight is known, so that users can be counted against it.
+        """
+        # Squares shrink with the units, so that a mean and its variance stay what they are.
+        sums = sums / self._bunching[:, None]
+        self._tests.update(sums, step, live)
+        self._effect.update(sums)
+        new = np.stack([sums[:, 0, N1], sums[:, 0, N1] + sums[:, 0, N0]], axis=-1) * self._bunching[0]
+        rows = np.arange(len(step))
+        self.users[rows, step] += np.where((live & weighed)[:, None], new, 0.0)
+        self._prove(step)
 
-    def _prove(self) -> tuple[Proof, ...]:
-        rows, streams = self._tests.log_e(), len(self.plan.streams)
-        to_come = np.zeros((len(self.plan.steps) - len(rows), streams))
-        padded = np.vstack([rows[:, :streams], to_come])
-        harms: list[float] = log_mean(padded.T).tolist()
-        safes = rows[-1, streams : 2 * streams].tolist()
-        found, at = [], 0
-        for guardrail in self.plan.guardrails:
-            part = slice(at, at := at + len(guardrail.streams))
-            parts = tuple(zip(harms[part], safes[part], strict=True))
-            found.append(Proof(float(log_mean(np.array(harms[part]))), min(safes[part]), parts))
-        return tuple(found)
+    def _prove(self, step: Ints) -> None:
+        log_e, m = self._tests.log_e(), len(self.plan.streams)
+        rows = np.arange(len(step))
+        now = log_e[step, rows]
+        harms, safes = log_mean(np.moveaxis(log_e[..., :m], 0, -1)), now[:, m : 2 * m]
+        slices = _slices(self.plan)
+        self.parts = harms, safes
+        self.harm = np.stack([log_mean(harms[:, part]) for part in slices], axis=-1)
+        self.safe = np.stack([safes[:, part].min(axis=-1) for part in slices], axis=-1)
+        self.goal = now[:, -1] if self.plan.goal else None
 
-    def goal(self) -> float | None:
-        """Log e-value of this step that the goal is reached; None without one."""
-        return float(self._tests.log_e()[-1, -1]) if self.plan.goal else None
+    def sample_ratio(self) -> Floats:
+        """Log e-values, over all steps, that users were not dealt by the weights: shape (streams,)."""
+        against: Floats = ratio.log_e(self.users[..., 0], self.users[..., 1], self.plan.steps).sum(axis=-1)
+        return against
 
-    def sample_ratio(self) -> float:
-        """Log e-value, over all steps, that users were not dealt by the weights."""
-        rows = zip(self.ratio, self.plan.steps, strict=False)
-        return sum(ratio.log_e(n1, n, weight) for (n1, n), weight in rows if n)
-
-    def metrics(self) -> tuple[MetricVerdict, ...]:
-        """Every guardrail, then the goal, with effect, interval, evidence and a sentence."""
-        interval, units, at = self._effect.interval(), self._units(), 0
+    def metrics(self, stream: int = 0) -> tuple[MetricVerdict, ...]:
+        """Every guardrail of a stream, then the goal, with effect, interval, evidence and a sentence."""
+        told = [self._told(stream, at) for at in range(len(self.names))]
         found = []
-        for guardrail, proof in zip(self.plan.guardrails, self.proofs, strict=True):
-            parts = tuple(self._metric(at + i, *pair, interval, units) for i, pair in enumerate(proof.parts))
-            at += len(parts)
-            word = self._word(proof.harm, proof.safe)
-            several = MetricVerdict.of_parts(guardrail.metric, proof.harm, proof.safe, verdict=word, parts=parts)
-            found.append(parts[0] if len(parts) == 1 else several)
-        goal = self.goal()
-        if self.plan.goal is not None and goal is not None:
-            word = "promote" if goal >= -math.log(self.plan.alpha) else "continue"
-            effect, low, high = (_number(column[at]) for column in interval)
-            sentence = goal_sentence(self.plan.goal, units[at], goal)
-            found.append(MetricVerdict(self.plan.goal.metric, effect, low, high, None, goal, word, units[at], sentence))
-        return tuple(found)
+        for at, (guardrail, part) in enumerate(zip(self.plan.guardrails, _slices(self.plan), strict=True)):
+            harm, safe = float(self.harm[stream, at]), float(self.safe[stream, at])
+            several = MetricVerdict.of_parts(
+                guardrail.metric, harm, safe, verdict=self._word(harm, safe), parts=tuple(told[part])
+            )
+            found.append(told[part][0] if len(told[part]) == 1 else several)
+        return (*found, *told[len(self.plan.streams) :])
+
+    def _told(self, stream: int, at: int) -> MetricVerdict:
+        metric, units = self._metrics[at], self._units(stream, at)
+        effect, low, high = (_number(column[stream, at]) for column in self._effect.interval())
+        if isinstance(metric, GoalPlan):
+            reached = float(self.goal[stream]) if self.goal is not None else 0.0
+            word: VerdictWord = "promote" if reached >= -math.log(self.plan.alpha) else "continue"
+            sentence = goal_sentence(metric, units, reached)
+            return MetricVerdict(metric.metric, effect, low, high, None, reached, word, units, sentence)
+        harm, safe = (float(side[stream, at]) for side in self.parts)
+        word = self._word(harm, safe)
+        sentence = effect_sentence(self.plan, metric, units, harm=harm, safe=safe, word=word)
+        return MetricVerdict(metric.metric, effect, low, high, harm, safe, word, units, sentence)
 
     def state(self) -> dict[str, Any]:
         """JSON."""
-        return {
-            "tests": self._tests.state(),
-            "effect": self._effect.sums.tolist(),
-            "ratio": [list(row) for row in self.ratio],
-        }
+        return {"tests": self._tests.state(), "effect": self._effect.sums.tolist(), "users": self.users.tolist()}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any], step: Ints) -> None:
         """Go on from a `state()` of the same plan."""
         self._tests.restore(state["tests"])
         self._effect.sums = np.asarray(state["effect"], dtype=np.float64)
-        self.ratio = [list(row) for row in state["ratio"]]
-        self.proofs = self._prove()
-
-    def _metric(
-        self, at: int, harm: float, safe: float, interval: tuple[Floats, Floats, Floats], units: list[Units]
-    ) -> MetricVerdict:
-        stream, word = self.plan.streams[at], self._word(harm, safe)
-        effect, low, high = (_number(column[at]) for column in interval)
-        sentence = effect_sentence(self.plan, stream, units[at], harm=harm, safe=safe, word=word)
-        return MetricVerdict(stream.metric, effect, low, high, harm, safe, word, units[at], sentence)
+        self.users = np.asarray(state["users"], dtype=np.float64)
+        self._prove(step)
 
     def _word(self, harm: float, safe: float) -> VerdictWord:
         if harm >= -math.log(self.plan.alpha):
             return "rollback"
         return "promote" if safe >= -math.log(self.plan.beta) else "continue"
 
-    def _units(self) -> list[Units]:
-        totals = self._effect.sums[3:] * self._bunching
-        return [Units(*(round(float(v)) for v in column)) for column in totals.T]
+    def _units(self, stream: int, at: int) -> Units:
+        n1, x1, _, n0, x0, _ = (float(v) for v in self._effect.totals[:, stream, at] * self._bunching[at])
+        if self._metrics[at].kind == "share":
+            x1, x0 = round(x1), round(x0)
+        return Units(round(n1), x1, round(n0), x0)
+
+
+def _slices(plan: RolloutPlan) -> list[slice]:
+    """Which metrics belong to each guardrail."""
+    ends = list(itertools.accumulate(len(guardrail.streams) for guardrail in plan.guardrails))
+    return [slice(start, end) for start, end in itertools.pairwise([0, *ends])]
 
 
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _tests(plan: RolloutPlan) -> BinaryE:
-    streams = plan.streams
-    rows = [(s.harm.ratio, s.harm.margin, 1, s.baseline) for s in streams]
-    rows += [(s.safe.ratio, s.safe.margin, -1, s.baseline) for s in streams]
-    if plan.goal is not None:
-        rows.append((1.0, plan.goal.improve_by, 1, plan.goal.baseline))
-    return BinaryE(*np.array(rows, dtype=np.float64).T)
-
-
-def _effect_scale(plan: RolloutPlan) -> Floats:
+def _effect_scale(plan: RolloutPlan, metrics: tuple[Stream | GoalPlan, ...]) -> Floats:
     """Make the intervals tightest when the first step is forecast to pass: V = h p (1 - p), h = n w (1 - w)."""
     step = plan.forecast[0] if plan.forecast else None
     units = 1000.0 if step is None or step.canary_units is None else step.canary_units
     share = 0.5 if step is None else 1 - step.weight / 100
-    rates = np.array([s.baseline for s in plan.streams] + ([plan.goal.baseline] if plan.goal else []))
-    variances = units * share * np.maximum(rates * (1 - rates), 1e-4)
-    return np.array([confidence.tuned_scale(float(v), plan.alpha) for v in variances])
+    variances = [
+        one.variance if one.kind == "mean" else max(one.baseline * (1 - one.baseline), _LEAST_SHARE_VARIANCE)
+        for one in metrics
+    ]
+    return np.array([confidence.tuned_scale(units * share * variance, plan.alpha) for variance in variances])

@@ -9,8 +9,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from tidegate.rollouts.blocks import Exposure
-from tidegate.rollouts.judge import DEAD
+from tidegate.rollouts.blocks import DEAD, Exposure
 
 # One broken client that tries again and again is not everybody.
 _USERS = 3

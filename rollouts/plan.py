@@ -28,13 +28,34 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One yes/no metric that is counted: `baseline` is the stable arm's share, `bunching` its design effect."""
+    """One metric that is counted or summed up.
+
+    Attributes:
+        metric: its name in the blocks, whose counts are of the metric as named (accuracy: correct ones).
+        harm: the line beyond which it is worse, in its badness: 1 - share, or minus the mean, if higher is better.
+        safe: the line within which it is as good.
+        baseline: the stable arm's share or mean, of the metric as named.
+        bunching: the design effect of a share.
+        kind: share of units with an event, or mean of a quantity.
+        better: which way is better.
+        variance: of a mean: the stable arm's, from unit to unit.
+    """
 
     metric: str
     harm: Line
     safe: Line
     baseline: float
     bunching: float = 1.0
+    kind: Literal["share", "mean"] = "share"
+    better: Literal["lower", "higher"] = "lower"
+    variance: float = 1.0
+
+    @property
+    def bad(self) -> float:
+        """The baseline as badness: what the lines are about."""
+        if self.better == "lower":
+            return self.baseline
+        return 1 - self.baseline if self.kind == "share" else -self.baseline
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +68,14 @@ class GuardrailPlan:
 
 @dataclass(frozen=True, slots=True)
 class GoalPlan:
-    """A metric that must get better by `improve_by`; counts are of the good event."""
+    """A metric that must get better by `improve_by`, in its own unit; the rest as of a `Stream`."""
 
     metric: str
     improve_by: float
     baseline: float
+    kind: Literal["share", "mean"] = "share"
+    better: Literal["lower", "higher"] = "higher"
+    variance: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
+from tidegate.core.config_types import MEAN_METRICS
 from tidegate.core.errors import UsageError
-from tidegate.rollouts.plan import GuardrailPlan, Line, RolloutPlan, StepForecast, Stream, total_seconds
+from tidegate.rollouts.plan import GoalPlan, GuardrailPlan, Line, RolloutPlan, StepForecast, Stream, total_seconds
 from tidegate.rollouts.stats.latency import SHARES, LatencyLines
 
 if TYPE_CHECKING:
-    from tidegate.core.config import Guardrail, Rollout
+    from tidegate.core.config import Goal, Guardrail, Rollout
 
 WHOLE = 100
 HORIZON = 48 * 3600.0
@@ -29,6 +32,7 @@ _SOON = 3600.0
 _LADDERS = ((1, 5, 25, 50), (5, 25, 50), (10, 50), (25, 50), (50,))
 _EFFECTS: dict[str, tuple[float, ...]] = {"error_rate": (2.0, 10.0), "latency_p99": (3.0,)}
 _AVAILABLE = ("error_rate", "latency")
+_HIGHER_IS_BETTER = ("accuracy", "conversion", "revenue")
 # One block may be the edge of a burst.
 _SHADOW_BLOCKS = 2
 # A stable arm that showed no error is believed to have a few: log-odds of 0 do not exist.
@@ -39,6 +43,14 @@ _TOO_FEW = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the stable arm was seen to do: a share or a mean of the metric as named, and a mean's variance."""
+
+    value: float
+    variance: float = 1.0
+
+
 def make_plan(
     rollout: Rollout,
     *,
@@ -47,6 +59,7 @@ def make_plan(
     units_per_minute: float,
     error_rate: float,
     latency: LatencyLines | None = None,
+    others: Mapping[str, Measured] | None = None,
 ) -> RolloutPlan:
     """Make the plan, or say why there cannot be one.
 
@@ -57,6 +70,7 @@ def make_plan(
         units_per_minute: NEW users (not requests) a minute on both arms together, as measured lately; 0 if unknown.
         error_rate: the stable arm's share of failing first requests, as measured lately.
         latency: from `freeze_latency`; needed if latency is a guardrail.
+        others: every other metric that somebody counts, by name.
 
     Raises:
         UsageError: a metric that cannot be measured yet, a line outside (0, 1), steps that cannot be.
@@ -66,9 +80,8 @@ def make_plan(
             f"{units_per_minute} units a minute, an error rate of {error_rate}, and {block_seconds} s blocks?",
             "They are measured on the gateway's log; --units-per-minute overrides the first.",
         )
-    if rollout.goal is not None:
-        raise _unavailable(rollout.goal.metric)
-    guardrails = tuple(_guardrail(g, error_rate, latency) for g in rollout.guardrails)
+    counted = {"error_rate": Measured(max(error_rate, _LEAST_RATE)), **(others or {})}
+    guardrails = tuple(_guardrail(g, counted, latency) for g in rollout.guardrails)
     for guardrail in guardrails:
         for stream in guardrail.streams:
             check_lines(stream)
@@ -84,6 +97,7 @@ def make_plan(
         block_seconds=block_seconds,
         unit=rollout.unit.per,
         guardrails=guardrails,
+        goal=None if rollout.goal is None else _goal(rollout.goal, counted),
         latency=latency,
         units_per_minute=units_per_minute,
         shadow_min=max(rollout.step.min, _SHADOW_BLOCKS * block_seconds) if rollout.shadow else 0.0,
@@ -120,13 +134,26 @@ def _unavailable(metric: str) -> UsageError:
     )
 
 
-def _guardrail(guardrail: Guardrail, error_rate: float, latency: LatencyLines | None) -> GuardrailPlan:
+def kind_of(metric: str) -> Literal["share", "mean"]:
+    """Whether the metric is the share of units with an event, or the mean of a quantity."""
+    return "mean" if metric in MEAN_METRICS else "share"
+
+
+def better(metric: str) -> Literal["lower", "higher"]:
+    """Which way the metric is better; one of the user's own counts what is bad."""
+    return "higher" if metric in _HIGHER_IS_BETTER else "lower"
+
+
+def _guardrail(guardrail: Guardrail, counted: Mapping[str, Measured], latency: LatencyLines | None) -> GuardrailPlan:
+    metric = guardrail.metric
     harm = Line(guardrail.harm.ratio, guardrail.harm.margin)
     safe = Line(guardrail.safe.ratio, guardrail.safe.margin)
-    if guardrail.metric == "error_rate":
-        return GuardrailPlan("error_rate", (Stream("error_rate", harm, safe, max(error_rate, _LEAST_RATE)),))
-    if guardrail.metric != "latency":
-        raise _unavailable(guardrail.metric)
+    if metric != "latency":
+        seen = _seen(metric, counted)
+        stream = Stream(
+            metric, harm, safe, seen.value, kind=kind_of(metric), better=better(metric), variance=seen.variance
+        )
+        return GuardrailPlan(metric, (stream,))
     if latency is None:
         raise UsageError(
             "Latency is a guardrail, but nobody has measured how fast the stable arm is.",
@@ -141,19 +168,34 @@ def _guardrail(guardrail: Guardrail, error_rate: float, latency: LatencyLines | 
     )
 
 
+def _goal(goal: Goal, counted: Mapping[str, Measured]) -> GoalPlan:
+    if goal.metric == "latency":
+        raise UsageError("Latency cannot be a goal: it is three metrics.", "Make it a guardrail.")
+    seen = _seen(goal.metric, counted)
+    kind, variance = kind_of(goal.metric), seen.variance
+    return GoalPlan(goal.metric, goal.improve_by, seen.value, kind=kind, better=better(goal.metric), variance=variance)
+
+
+def _seen(metric: str, counted: Mapping[str, Measured]) -> Measured:
+    if metric not in counted:
+        raise _unavailable(metric)
+    return counted[metric]
+
+
 def check_lines(stream: Stream) -> None:
     """Refuse lines that could never decide: outside (0, 1) at the baseline, or harm outside safe."""
+    of = stream.metric if stream.better == "lower" else f"1 - {stream.metric}"
     for name, line in (("harm", stream.harm), ("safe", stream.safe)):
-        if not 0 < line.at(stream.baseline) < 1:
+        if stream.kind == "share" and not 0 < line.at(stream.bad) < 1:
             raise UsageError(
-                f"The {name} line of {stream.metric} lies at {line.at(stream.baseline):.3g} when the stable arm has "
-                f"{stream.baseline:.3g}: no share is outside 0 to 1, so it could never decide.",
+                f"The {name} line of {of} lies at {line.at(stream.bad):.3g} when the stable arm has "
+                f"{stream.bad:.3g}: no share is outside 0 to 1, so it could never decide.",
                 f"Choose a smaller ratio or margin for {name}"
                 + (": for the p50 a ratio stays below 2." if stream.metric == "latency_p50" else "."),
             )
-    if stream.harm.at(stream.baseline) > stream.safe.at(stream.baseline):
+    if stream.harm.at(stream.bad) > stream.safe.at(stream.bad):
         raise UsageError(
-            f"The harm line of {stream.metric} lies outside its safe line at the stable arm's {stream.baseline:.3g}.",
+            f"The harm line of {of} lies outside its safe line at the stable arm's {stream.bad:.3g}.",
             "Give harm the smaller ratio and margin: a canary between the lines is neither rolled back nor promoted.",
         )
 
@@ -200,16 +242,8 @@ def forecast(plan: RolloutPlan) -> tuple[StepForecast, ...]:
 
 
 def _forecast_step(plan: RolloutPlan, weight: int) -> StepForecast:
-    from tidegate.rollouts.stats.forecast import units_to_evidence
-
     per_second = plan.units_per_minute / 60
-    passing = {
-        s.metric: s.bunching
-        * units_to_evidence(
-            s.baseline, s.baseline, ratio=s.safe.ratio, margin=s.safe.margin, side=-1, weight=weight, level=plan.beta
-        )
-        for s in plan.streams
-    }
+    passing = {s.metric: _units(s, s.bad, side=-1, weight=weight, level=plan.beta) for s in plan.streams}
     slowest = max(passing, key=lambda metric: passing[metric])
     promote = None
     if per_second > 0 and math.isfinite(passing[slowest]):
@@ -219,29 +253,47 @@ def _forecast_step(plan: RolloutPlan, weight: int) -> StepForecast:
         for s in plan.streams
         for factor in _EFFECTS.get(s.metric, ())
         # What the harm line allows is not harm, so there is nothing to roll back.
-        if s.harm.at(s.baseline) < s.baseline * factor < 1
+        if s.harm.at(s.bad) < s.bad * factor < 1
     }
     units = None if promote is None else promote * per_second * weight / 100
     return StepForecast(weight, promote, units, rollback, slowest)
 
 
-def _rollback_seconds(plan: RolloutPlan, stream: Stream, factor: float, weight: int) -> float | None:
-    from tidegate.rollouts.stats.forecast import units_to_evidence
+def _units(stream: Stream, bad: float, *, side: int, weight: int, level: float, diluted: float = 1.0) -> float:
+    """Units of both arms until half of all canaries with that badness are decided; infinity if they are not."""
+    from tidegate.rollouts.stats.forecast import units_to_evidence, units_to_mean_evidence
 
-    family = next(len(g.streams) for g in plan.guardrails if stream in g.streams)
-    units = stream.bunching * units_to_evidence(
-        stream.baseline * factor,
-        stream.baseline,
-        ratio=stream.harm.ratio,
-        margin=stream.harm.margin,
-        side=+1,
+    line = stream.harm if side > 0 else stream.safe
+    if stream.kind == "mean":
+        beyond = side * (bad - line.at(stream.bad))
+        variance = stream.variance * max(1.0, line.ratio**2)
+        return units_to_mean_evidence(beyond, variance, weight=weight, level=level, diluted=diluted)
+    return stream.bunching * units_to_evidence(
+        bad,
+        stream.bad,
+        ratio=line.ratio,
+        margin=line.margin,
+        side=side,
         weight=weight,
-        level=plan.alpha,
-        diluted=len(plan.steps) * len(plan.guardrails) * family,
+        level=level,
+        diluted=diluted,
     )
+
+
+def _rollback_seconds(plan: RolloutPlan, stream: Stream, factor: float, weight: int) -> float | None:
+    family = next(len(g.streams) for g in plan.guardrails if stream in g.streams)
+    diluted = len(plan.steps) * len(plan.guardrails) * family
+    units = _units(stream, stream.bad * factor, side=+1, weight=weight, level=plan.alpha, diluted=diluted)
     if plan.units_per_minute <= 0 or not math.isfinite(units):
         return None
     return max(units * 60 / plan.units_per_minute, plan.block_seconds)
+
+
+def with_traffic(plan: RolloutPlan, units_per_minute: float) -> RolloutPlan:
+    """The plan as `step.max: auto` makes it at another traffic."""
+    draft = dataclasses.replace(plan, units_per_minute=units_per_minute)
+    draft = dataclasses.replace(draft, forecast=forecast(draft))
+    return dataclasses.replace(draft, step_max=tuple(_step_max(step, draft) for step in draft.forecast))
 
 
 def _step_max(step: StepForecast, plan: RolloutPlan) -> float:

@@ -10,16 +10,16 @@ from tidegate.core.artifacts import VerdictWord
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """Users of each arm and those with the event, since the rollout began."""
+    """Users of each arm, and those with the event or the sum of the quantity, since the rollout began."""
 
     canary: int
-    canary_events: int
+    canary_events: float
     stable: int
-    stable_events: int
+    stable_events: float
 
     @property
     def canary_share(self) -> float:
-        """Share of the canary's users with the event."""
+        """Share of the canary's users with the event, or their mean."""
         return self.canary_events / max(self.canary, 1)
 
     @property

@@ -17,13 +17,14 @@ def effect_sentence(
 ) -> str:
     """Say what was seen of one stream, how it lies to its lines and how sure that is."""
     seen = _seen(plan, stream, units)
+    worse, within = _allowed(stream, stream.harm), _allowed(stream, stream.safe)
     if word == "rollback":
-        return f"{seen}: worse than the allowed {allowed(stream.harm)}; evidence {odds(harm)} against the canary."
+        return f"{seen}: worse than the allowed {worse}; evidence {odds(harm)} against the canary."
     if word == "promote":
-        return f"{seen}: within the allowed {allowed(stream.safe)}; evidence {odds(safe)} for the canary."
+        return f"{seen}: within the allowed {within}; evidence {odds(safe)} for the canary."
     return (
-        f"{seen}: not decided yet (evidence {odds(harm)} that it is worse than {allowed(stream.harm)}, "
-        f"{odds(safe)} that it is within {allowed(stream.safe)})."
+        f"{seen}: not decided yet (evidence {odds(harm)} that it is worse than {worse}, "
+        f"{odds(safe)} that it is within {within})."
     )
 
 
@@ -40,12 +41,21 @@ def _seen(plan: RolloutPlan, stream: Stream, units: Units) -> str:
             f"{canary} of the canary's {users} take longer than stable's {quantile} and {slack}, "
             f"{stable} of stable's longer than its {quantile} ({milliseconds(began)} at the start)"
         )
+    if stream.kind == "mean":
+        return _means(stream.metric, units)
     return f"{stream.metric}: {canary} of the canary's {users}, {stable} of stable's"
 
 
-def allowed(line: Line) -> str:
-    """The tolerance: "1.1x + 0.1 pp"."""
-    return f"{line.ratio:g}x" + (f" + {100 * line.margin:g} pp" if line.margin else "")
+def _means(metric: str, units: Units) -> str:
+    return f"{metric}: {units.canary_share:.4g} on average with the canary, {units.stable_share:.4g} with stable"
+
+
+def _allowed(stream: Stream, line: Line) -> str:
+    """The tolerance: "1.1x + 0.1 pp", of the misses where more of the metric is better."""
+    if stream.kind == "share":
+        missing = f" of what is missing to 100 % {stream.metric}" if stream.better == "higher" else ""
+        return f"{line.ratio:g}x" + (f" + {100 * line.margin:g} pp" if line.margin else "") + missing
+    return f"{line.ratio:g}x {'-' if stream.better == 'higher' else '+'} {line.margin:g}"
 
 
 def odds(log_e: float) -> str:
@@ -120,6 +130,9 @@ def guard_sentence(plan: RolloutPlan, step: int, units: float) -> str:
 
 def goal_sentence(goal: GoalPlan, units: Units, log_e: float) -> str:
     """Say how the goal stands."""
+    if goal.kind == "mean":
+        seen = _means(goal.metric, units)
+        return f"{seen}; evidence {odds(log_e)} that it is better by more than {goal.improve_by:g}."
     return (
         f"{goal.metric}: {per_cent(units.canary_share)} of the canary's users, {per_cent(units.stable_share)} of "
         f"stable's; evidence {odds(log_e)} that it is better by more than {100 * goal.improve_by:g} pp."

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -16,10 +19,13 @@ if TYPE_CHECKING:
 
     from tidegate.pipelines.environment import Environment
     from tidegate.rollouts.plan import RolloutPlan
+    from tidegate.rollouts.replay import Replayed
 
 app = typer.Typer(help="Plan, start, follow and end A/B rollouts.", no_args_is_help=True)
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the ledger.")]
 _POLL_SECONDS = 0.5
+# Streams that fit on a screen.
+_SHOWN = 20
 _START_LATER = "`tidegate rollout start` measures again and starts it."
 _NO_COPIES = "nothing was compared."
 
@@ -169,6 +175,42 @@ def history() -> None:
     t.show({"kind": "rollouts", "rollouts": rows}, lambda console: _print_history(console, rows))
 
 
+@app.command()
+def replay(
+    policy: Annotated[
+        Path, typer.Option("--plan", help="YAML with the keys of a `rollout:` section: the policy under test.")
+    ],
+    blocks: Annotated[
+        Path, typer.Option("--blocks", help="JSON lines: what each arm did in each interval. - reads stdin.")
+    ],
+    block: Annotated[str, typer.Option(help="How long one `minute` of the blocks is.")] = "60s",
+) -> None:
+    """Judge recorded blocks by a policy, each stream as a rollout of its own; needs no project."""
+    from tidegate.core.config import Rollout, load_section
+    from tidegate.rollouts.block_lines import parse, read
+    from tidegate.rollouts.replay import replay as judge_all
+
+    t = terminal()
+    seconds = duration(block, "--block")
+    section = load_section(policy, Rollout)
+    with t.progress.task("read the blocks"), _opened(blocks) as file:
+        lines = read(parse(file))
+    with t.progress.task(f"judge {len(lines.streams):,} streams"):
+        streams = judge_all(section, lines, seconds)
+    t.show({"kind": "replay", "streams": streams}, lambda console: _print_replay(console, streams))
+
+
+def _opened(path: Path) -> AbstractContextManager[TextIO]:
+    from tidegate.core.errors import UsageError
+
+    if str(path) == "-":
+        return nullcontext(sys.stdin)
+    try:
+        return path.open(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.", "--blocks FILE names JSON lines.") from error
+
+
 def _environment() -> Environment:
     from tidegate.pipelines.environment import environment_for
 
@@ -275,6 +317,22 @@ def _print_history(console: Console, rows: list[dict[str, Any]]) -> None:
         cells = [row["id"], row["state"], str(row["version"]), str(row["against"]), row["started_at"][:19], because]
         table.add_row(*cells)
     console.print(table)
+
+
+def _print_replay(console: Console, streams: list[Replayed]) -> None:
+    from collections import Counter
+
+    from rich.table import Table
+
+    table = Table("stream", "decision", "block", "canary units", "because", box=None)
+    for one in streams[:_SHOWN]:
+        minute = "" if one.minute is None else str(one.minute)
+        table.add_row(one.stream, one.decision, minute, f"{one.canary_units:,.0f}", "; ".join(one.reasons)[:100])
+    console.print(table)
+    if len(streams) > _SHOWN:
+        console.print(f"... and {len(streams) - _SHOWN:,} more; --json prints all of them")
+    counts = Counter(one.decision for one in streams)
+    console.print(", ".join(f"{count:,} {word}" for word, count in counts.most_common()) or "no stream in the blocks")
 
 
 def _time(seconds: float | None) -> str:

@@ -38,37 +38,56 @@ def tuned_scale(planned_variance: float, alpha: float) -> float:
 
 
 class Effect:
-    """Running estimate of p1 - p0, vectorised over metrics: 7 numbers of state for each.
+    """Running estimate of the difference canary minus stable, vectorised: 9 numbers of state for each metric.
 
     Args:
-        scale: r of the mixture for each metric, see `tuned_scale`.
+        scale: r of the mixture for each metric, see `tuned_scale`; its shape is that of the metrics.
         alpha: how often, over all looks together, the interval may miss.
+        means: which of the metrics are means of a quantity, not shares; broadcasts to that shape.
     """
 
-    def __init__(self, scale: Numbers, alpha: float) -> None:
+    def __init__(self, scale: Numbers, alpha: float, means: npt.ArrayLike = False) -> None:
         self.scale: Floats = np.asarray(scale, dtype=np.float64)
         self.alpha = alpha
-        # Rows: S, sum of h, V, then n1, x1, n0, x0 added up.
-        self.sums: Floats = np.zeros((7, *self.scale.shape))
+        self.means = np.broadcast_to(np.asarray(means, dtype=np.bool_), self.scale.shape)
+        # Rows: S, sum of h, V, then n1, x1, q1, n0, x0, q0 added up.
+        self.sums: Floats = np.zeros((9, *self.scale.shape))
 
-    def update(self, n1: Floats, x1: Floats, n0: Floats, x0: Floats) -> None:
-        """Add one block; an empty arm adds to the totals only."""
+    @property
+    def totals(self) -> Floats:
+        """(n1, x1, q1, n0, x0, q0) of all blocks: units, events or sum, squares."""
+        return self.sums[3:]
+
+    def update(self, block: Floats) -> None:
+        """Add one block: shape (..., 6), units, events or sum, and squares of the canary, then of the stable arm.
+
+        An empty arm adds to the totals only.
+        """
         sums = self.sums.copy()
-        sums[3:] += (n1, x1, n0, x0)
+        n1, x1, _, n0, x0, _ = rows = np.moveaxis(block, -1, 0)
+        sums[3:] += rows
         both = (n1 > 0) & (n0 > 0)
         m1, m0 = np.maximum(n1, 1e-12), np.maximum(n0, 1e-12)
         h = np.where(both, m1 * m0 / (m1 + m0), 0.0)
         sums[0] += h * (x1 / m1 - x0 / m0)
         sums[1] += h
-        share1, share0 = (sums[4] + 2) / (sums[3] + 4), (sums[6] + 2) / (sums[5] + 4)
-        sums[2] += h * h * (share1 * (1 - share1) / m1 + share0 * (1 - share0) / m0)
+        sums[2] += h * h * (self._variance(sums[3:6]) / m1 + self._variance(sums[6:]) / m0)
         self.sums = sums
+
+    def _variance(self, arm: Floats) -> Floats:
+        """Of one unit, from the totals of its arm."""
+        n, x, q = arm
+        share = (x + 2) / (n + 4)
+        average = x / np.maximum(n, 1)
+        spread = np.maximum(q / np.maximum(n, 1) - average**2, 0.0)
+        return np.asarray(np.where(self.means, spread, share * (1 - share)))
 
     def interval(self) -> tuple[Floats, Floats, Floats]:
         """Return (effect, low, high) for each metric; NaN where there is nothing to say yet."""
-        s, h, v, n1, _, n0, _ = self.sums
+        s, h, v, n1, _, _, n0, _, _ = self.sums
         with np.errstate(divide="ignore", invalid="ignore"):
             effect = np.where(h > 0, s / h, np.nan)
             width = np.sqrt((v + self.scale) * np.log((v + self.scale) / (self.scale * self.alpha**2))) / h
         width = np.where(np.minimum(n1, n0) >= WARM_UP, width, np.nan)
-        return effect, np.maximum(effect - width, -1.0), np.minimum(effect + width, 1.0)
+        most = np.where(self.means, np.inf, 1.0)
+        return effect, np.maximum(effect - width, -most), np.minimum(effect + width, most)

@@ -1,11 +1,12 @@
 """How long a verdict will take, before the rollout starts.
 
-An e-value that is the mean of several processes grows, on average, as ``mean_k exp(u d_k)`` after u units of traffic,
-where d_k is the expected log increment of grid distance k for each unit under the true (p1, p0): the increment is
-linear in the counts, so it is the increment of the expected block. The time u* at which that reaches 1 / level is the
-mean of a crossing; crossings of a random walk with drift d and variance s are about inverse Gaussian with mean u* and
-shape (d u*)^2 / s (Wald 1947; Chhikara & Folks 1989), and the forecast is that distribution's median, which lies 10
-to 25 % below the mean. Seeded simulations put observed medians within a factor of 1.5 of it.
+An e-value that is the mixture of several processes grows, on average, as ``sum_k w_k exp(u d_k)`` after u units of
+traffic, where w_k is the weight of grid distance k and d_k its expected log increment for each unit under the true
+(p1, p0): the increment is linear in the counts, so it is the increment of the expected block. The time u* at which
+that reaches 1 / level is the mean of a crossing; crossings of a random walk with drift d and variance s are about
+inverse Gaussian with mean u* and shape (d u*)^2 / s (Wald 1947; Chhikara & Folks 1989), and the forecast is that
+distribution's median, which lies 10 to 25 % below the mean. Seeded simulations put observed medians within a factor of
+1.5 of it.
 
 The stable arm's rate is taken as known and the overshoot of the last block is left away.
 """
@@ -15,9 +16,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import log_ndtr, logsumexp, ndtr
+from scipy.special import log_ndtr, ndtr
 
-from tidegate.rollouts.stats.binary import GRID, Floats, log_increments, project
+from tidegate.rollouts.stats.binary import GRID, LOG_WEIGHTS, Floats, log_increments, log_mixture, project
+from tidegate.rollouts.stats.mean import WARM_UP, half_normal_log_e, tuned_scale
 
 
 def drift(p1: float, p0: float, *, ratio: float, margin: float, side: int, weight: int) -> Floats:
@@ -60,14 +62,45 @@ def units_to_evidence(
     best = int(growth.argmax())
     if growth[best] <= 0:
         return math.inf
-    needed = math.log(diluted / level) + math.log(len(GRID))
-    low, high = 0.0, needed / float(growth[best])
+    needed = math.log(diluted / level)
+    low, high = 0.0, (needed - float(LOG_WEIGHTS[best])) / float(growth[best])
     for _ in range(50):
         middle = 0.5 * (low + high)
-        reached = float(logsumexp(growth * middle)) >= needed
+        reached = float(log_mixture(growth * middle)) >= needed
         low, high = (low, middle) if reached else (middle, high)
     variance = float(spread(p1, p0, ratio=ratio, margin=margin, side=side, weight=weight)[best])
     return _median_crossing(high, float(growth[best]) ** 2 * high / variance if variance > 0 else math.inf)
+
+
+def units_to_mean_evidence(beyond: float, variance: float, *, weight: int, level: float, diluted: float = 1.0) -> float:
+    """Units of traffic until the mixture of `mean.MeanE` reaches 1 / level when S is what it is expected to be.
+
+    S grows with h = units w (1 - w) as ``h beyond``, V as ``h variance``, and the mixture is tuned to that moment.
+    Infinity if the mean does not lie beyond its line.
+
+    Args:
+        beyond: how far the canary's mean lies on the other side of the line, in the metric's own unit.
+        variance: of one unit.
+        weight: per cent on the canary.
+        level: alpha or beta.
+        diluted: as in `units_to_evidence`.
+    """
+    if beyond <= 0:
+        return math.inf
+    needed = math.log(diluted / level)
+
+    def evidence(h: float) -> float:
+        v = h * variance
+        return float(half_normal_log_e(h * beyond, v, tuned_scale(v, min(level, 0.4))))
+
+    low, high = 0.0, 1.0
+    while evidence(high) < needed:
+        low, high = high, 2 * high
+    for _ in range(50):
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if evidence(middle) >= needed else (middle, high)
+    share = weight / 100
+    return max(high / (share * (1 - share)), WARM_UP / min(share, 1 - share))
 
 
 def _median_crossing(mean: float, roundness: float) -> float:
@@ -90,7 +123,7 @@ def miss_probability(
 
     An upper estimate: it looks at the end only, the test looks after each block.
     """
-    needed = math.log(diluted / level) + math.log(len(GRID))
+    needed = math.log(diluted / level) - LOG_WEIGHTS
     mean = drift(p1, p0, ratio=ratio, margin=margin, side=1, weight=weight) * units
     deviation = np.sqrt(spread(p1, p0, ratio=ratio, margin=margin, side=1, weight=weight) * units) + 1e-12
     return float(ndtr((needed - mean) / deviation).min())

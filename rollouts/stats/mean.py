@@ -22,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import log_ndtr
 
+from tidegate.rollouts.stats.binary import begun_rows
+
 Floats = npt.NDArray[np.float64]
 Numbers = npt.ArrayLike
 
@@ -46,26 +48,35 @@ def tuned_scale(planned_variance: float, alpha: float) -> float:
 
 
 class MeanE:
-    """Running test of a mean, vectorised over tests: 8 numbers of state for each.
+    """Running test of a mean, vectorised over tests and starts: 2 numbers for each start, 6 for each test.
 
     Args:
         ratio: of each test's line; the arguments broadcast to the shape of the tests.
         margin: of each test's line.
         side: +1 tests for harm (H0: y1 <= line), -1 for safety.
         scale: r of the mixture, see `tuned_scale`.
+        starts: how many times each test may be started, see `update`.
     """
 
-    def __init__(self, ratio: Numbers, margin: Numbers, side: Numbers, scale: Numbers) -> None:
+    def __init__(self, ratio: Numbers, margin: Numbers, side: Numbers, scale: Numbers, *, starts: int = 1) -> None:
         self.ratio, self.margin, self.side, self.scale = np.broadcast_arrays(
             *(np.asarray(v, dtype=np.float64) for v in (ratio, margin, side, scale))
         )
-        self.s: Floats = np.zeros(self.ratio.shape)
-        self.v: Floats = np.zeros(self.ratio.shape)
+        self.s: Floats = np.zeros((starts, *self.ratio.shape))
+        self.v: Floats = np.zeros((starts, *self.ratio.shape))
         # Rows: canary, stable; columns: units, sum, sum of squares.
         self.moments: Floats = np.zeros((2, 3, *self.ratio.shape))
 
-    def update(self, canary: tuple[Numbers, Numbers, Numbers], stable: tuple[Numbers, Numbers, Numbers]) -> Floats:
-        """Add one block's (units, sum, sum of squares) of each arm; an empty arm adds no contrast."""
+    def update(
+        self, canary: tuple[Numbers, Numbers, Numbers], stable: tuple[Numbers, Numbers, Numbers], start: Numbers = 0
+    ) -> Floats:
+        """Add one block and return `log_e()`; an empty arm adds no contrast.
+
+        Args:
+            canary: units, sum, sum of squares; broadcast to the tests' shape.
+            stable: the same of the stable arm.
+            start: the newest start of each test, from 0; a start to come gains nothing.
+        """
         shape = self.ratio.shape
         block = np.array(
             [[np.broadcast_to(np.asarray(v, dtype=np.float64), shape) for v in arm] for arm in (canary, stable)]
@@ -77,12 +88,13 @@ class MeanE:
         both = (n1 > 0) & (n0 > 0)
         n1, n0 = np.maximum(n1, 1), np.maximum(n0, 1)
         h = np.where(both, n1 * n0 / (n1 + n0), 0.0)
-        self.s = self.s + h * (s1 / n1 - self.ratio * s0 / n0 - self.margin)
-        self.v = self.v + h * h * (variance[0] / n1 + self.ratio**2 * variance[1] / n0)
+        begun = begun_rows(len(self.s), start, shape)
+        self.s = self.s + np.where(begun, h * (s1 / n1 - self.ratio * s0 / n0 - self.margin), 0.0)
+        self.v = self.v + np.where(begun, h * h * (variance[0] / n1 + self.ratio**2 * variance[1] / n0), 0.0)
         return self.log_e()
 
     def log_e(self) -> Floats:
-        """Log e-values in the shape of the tests; 0, no evidence, until both arms are warm."""
+        """Log e-values, shape ``(starts, *tests)``; 0, no evidence, until both arms are warm."""
         warm = self.moments[:, 0].min(axis=0) >= WARM_UP
         return np.where(warm, half_normal_log_e(self.side * self.s, self.v, self.scale), 0.0)
 
@@ -93,6 +105,6 @@ class MeanE:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a `state()` of the same tests."""
         s, v, moments = (np.asarray(state[k], dtype=np.float64) for k in ("s", "v", "moments"))
-        if s.shape != self.s.shape or v.shape != s.shape or moments.shape != self.moments.shape:
-            raise ValueError(f"this state is of tests shaped {s.shape}, not {self.s.shape}")
+        if (s.shape, v.shape, moments.shape) != (self.s.shape, self.s.shape, self.moments.shape):
+            raise ValueError(f"this state is of tests shaped {s.shape[1:]}, not {self.ratio.shape}")
         self.s, self.v, self.moments = s, v, moments

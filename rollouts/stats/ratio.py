@@ -12,7 +12,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import numpy.typing as npt
 from scipy.special import betaln
+
+Floats = npt.NDArray[np.float64]
+Numbers = npt.ArrayLike
 
 # How sure the prior is that the share is near the weight: 100 units' worth.
 CONCENTRATION = 100.0
@@ -20,15 +25,17 @@ CONCENTRATION = 100.0
 VOID = math.log(1000.0)
 
 
-def log_e(canary: float, total: float, weight: int) -> float:
-    """Log e-value against "a unit is in the canary with probability weight / 100".
+def log_e(canary: Numbers, total: Numbers, weight: Numbers) -> Floats:
+    """Log e-values against "a unit is in the canary with probability weight / 100"; the arguments broadcast.
 
     Args:
         canary: first-exposure units in the canary during the step.
         total: first-exposure units in both arms during the step.
         weight: the step's whole per cent, 1 to 99.
     """
-    share = weight / 100
+    canary, total, share = (np.asarray(v, dtype=np.float64) for v in (canary, total, weight))
+    share = share / 100
     a, b = CONCENTRATION * share, CONCENTRATION * (1 - share)
     evidence = betaln(a + canary, b + total - canary) - betaln(a, b)
-    return float(evidence - canary * math.log(share) - (total - canary) * math.log1p(-share))
+    against: Floats = evidence - canary * np.log(share) - (total - canary) * np.log1p(-share)
+    return against

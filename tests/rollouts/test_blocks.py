@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tidegate.core.config import Rollout
 from tidegate.core.errors import UsageError
-from tidegate.rollouts.block_lines import from_lines, to_lines
-from tidegate.rollouts.blocks import Block, BlockBuilder, Counts, Exposure
+from tidegate.rollouts.block_lines import from_lines, parse, to_lines
+from tidegate.rollouts.blocks import Block, BlockBuilder, Counts, Exposure, Moments
 from tidegate.rollouts.plan import RolloutPlan
 from tidegate.rollouts.planning import make_plan
 from tidegate.rollouts.seen import Seen
@@ -233,6 +233,11 @@ def test_json_lines_round_trip(found: dict[int, Block], weight: int | None) -> N
         {"n": float("nan")},
         {"n": "many"},
         {"minute": None},
+        {"minute": -1},
+        {"weight": 101},
+        {"weight": 2.5},
+        {"n": 10**400},
+        {"n": True},
     ],
 )
 def test_a_line_that_cannot_be_is_refused(broken: dict[str, Any]) -> None:
@@ -241,6 +246,34 @@ def test_a_line_that_cannot_be_is_refused(broken: dict[str, Any]) -> None:
     assert from_lines([line])["a"][0].metrics["error_rate"] == Counts(60, 1, 0, 0)
     with pytest.raises(UsageError):
         from_lines([line | broken])
+
+
+def test_replicas_add_up_and_what_is_sent_twice_counts_once() -> None:
+    """Lines of several sources are one block; the same line again is nothing new; another count is a contradiction."""
+    line = {"stream": "a", "minute": 0, "arm": "canary", "metric": "error_rate", "n": 60, "x": 1}
+    other = line | {"source": "envoy-2", "n": 40, "x": 3}
+    assert from_lines([line, other, line, other])["a"] == [Block(0, None, {"error_rate": Counts(100, 4)})]
+    with pytest.raises(UsageError, match=r"was \(60.0, 1.0\) before and is \(61.0, 1.0\) now"):
+        from_lines([line, line | {"n": 61}])
+
+
+def test_means_travel_as_sums_and_squares() -> None:
+    """Revenue is no count: its lines hold what a mean and its variance need, and round-trip."""
+    block = Block(3, 20, {"revenue": Moments(10, 55.5, 400.0, 90, -3.25, 12.0)})
+    lines = [json.loads(json.dumps(line)) for line in to_lines("s", block)]
+    assert from_lines(lines) == {"s": [block]}
+    with pytest.raises(UsageError, match="squares"):
+        from_lines([lines[0] | {"sumsq": 1.0}])
+    head = {"stream": "s", "minute": 4, "arm": "canary", "metric": "revenue", "weight": 20}
+    with pytest.raises(UsageError, match="as counts and as sums"):
+        from_lines([lines[0], {**head, "n": 4, "x": 1}])
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"stream": "a"} {}'])
+def test_a_file_of_something_else_is_named_with_its_line(text: str) -> None:
+    """The first line that is no block is told by its number."""
+    with pytest.raises(UsageError, match="Line 2"):
+        list(parse(["", text]))
 
 
 def test_blocks_of_different_intervals_do_not_add() -> None:

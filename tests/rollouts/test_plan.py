@@ -71,7 +71,7 @@ def test_bunched_slow_requests_make_the_forecast_longer() -> None:
     each = plan(60, steps=[50]).forecast[0]
     errors = plan(60, steps=[50], guardrails=[GUARDRAILS[0].model_dump()]).forecast[0]
     assert (each.slowest, errors.slowest) == ("latency_p99", "error_rate")
-    assert pytest.approx(each.promote_seconds, rel=0.05) == 9000 * 2 / 60 * 60 * 2.5
+    assert pytest.approx(each.promote_seconds, rel=0.05) == 7960 * 2 / 60 * 60 * 2.5
 
 
 def test_a_forced_plan_that_cannot_decide_says_so() -> None:

@@ -42,18 +42,17 @@ def first_crossing(
     Harm is averaged over the processes started at each weight, as in the judge; safety restarts.
     """
     rng = np.random.default_rng(seed)
-    test = BinaryE(line[0], line[1], line[2], np.full(runs, prior))
-    steps = len(set(weights))
+    steps, step = len(set(weights)), 0
+    test = BinaryE(line[0], line[1], line[2], np.full(runs, prior), starts=steps)
     seen, found = np.zeros(runs), np.full(runs, np.inf)
     for minute, weight in enumerate(weights):
-        if minute and weight != weights[minute - 1]:
-            test.begin()
+        step += minute > 0 and weight != weights[minute - 1]
         p1, p0 = rates(minute)
         n1 = rng.binomial(units, weight / 100, runs)
-        log_e = test.update(n1, rng.binomial(n1, p1), units - n1, rng.binomial(units - n1, p0))
-        harm = np.exp(np.minimum(log_e, 700)).sum(0) + steps - len(log_e)
+        log_e = test.update(n1, rng.binomial(n1, p1), units - n1, rng.binomial(units - n1, p0), step)
+        harm = np.exp(np.minimum(log_e, 700)).sum(0)
         seen += n1
-        crossed = harm >= steps / ALPHA if line[2] > 0 else log_e[-1] >= BAR
+        crossed = harm >= steps / ALPHA if line[2] > 0 else log_e[step] >= BAR
         found = np.where(crossed & np.isinf(found), seen, found)
     return found
 
@@ -109,11 +108,11 @@ def test_ten_times_the_errors_are_caught_after_few_users() -> None:
 
 
 def test_twice_the_errors_are_caught_within_two_hours() -> None:
-    """Not later than the reference: median 6,000 and 9,600 canary users at 25 and 50 %."""
+    """Sooner than the reference, whose medians are 6,000 and 9,600 canary users at 25 and 50 %."""
     for weight, users in ((25, 6000), (50, 9600)):
         found = first_crossing(HARM, lambda _: (0.01, 0.005), [weight] * 120, runs=300)
         assert rejected(found) >= 0.97
-        assert np.median(found) <= 1.1 * users
+        assert np.median(found) <= 0.95 * users
 
 
 def test_a_regression_of_the_last_step_is_caught_like_one_of_the_first() -> None:

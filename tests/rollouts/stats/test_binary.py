@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import comb
 
-from tidegate.rollouts.stats.binary import GRID, BinaryE, log_increments, log_mean, project
+from tidegate.rollouts.stats.binary import GRID, BinaryE, log_increments, log_mixture, project
 
 rates = st.floats(1e-4, 0.98)
 ratios = st.floats(0.4, 2.5)
@@ -104,7 +104,7 @@ def test_expected_e_value_is_at_most_one_on_the_null(  # noqa: PLR0917 - hypothe
     assume(0 <= p1 <= 1 and (p1 <= line if side > 0 else p1 >= line))
     x1, x0 = (np.array(v) for v in zip(*itertools.product(range(n1 + 1), range(n0 + 1)), strict=True))
     counts = (np.full(x1.size, n1), x1, np.full(x0.size, n0), x0)
-    e = np.exp(log_mean(log_increments(np.full(x1.size, rate), counts, ratio=ratio, margin=margin, side=side)))
+    e = np.exp(log_mixture(log_increments(np.full(x1.size, rate), counts, ratio=ratio, margin=margin, side=side)))
     probability = _binomial(x1, n1, p1) * _binomial(x0, n0, p0)
     assert float((probability * e).sum()) <= 1 + 1e-9
 
@@ -125,15 +125,13 @@ def test_an_empty_arm_is_no_evidence() -> None:
 def test_restored_state_goes_on_exactly() -> None:
     """A test that went through JSON in the middle ends with the same bits, also beside a second start."""
     rng = np.random.default_rng(5)
-    whole, parted = (BinaryE([1.1, 1.5], [0.001, 0.002], [1, -1], 0.005) for _ in range(2))
+    whole, parted = (BinaryE([1.1, 1.5], [0.001, 0.002], [1, -1], 0.005, starts=2) for _ in range(2))
     for block in range(20):
         counts = (60.0, float(rng.binomial(60, 0.01)), 600.0, float(rng.binomial(600, 0.005)))
-        if block == 7:
-            whole.begin()
-            parted.begin()
-        whole.update(*counts)
-        parted.update(*counts)
-        other = BinaryE([1.1, 1.5], [0.001, 0.002], [1, -1], 0.005)
+        start = int(block >= 7)
+        whole.update(*counts, start)
+        parted.update(*counts, start)
+        other = BinaryE([1.1, 1.5], [0.001, 0.002], [1, -1], 0.005, starts=2)
         other.restore(json.loads(json.dumps(parted.state())))
         parted = other
     assert whole.log_e().tolist() == parted.log_e().tolist()

@@ -1,0 +1,179 @@
+"""The rules of a verdict, on arrays of rollouts: one that runs, or thousands that were recorded.
+
+Rules, for which docs/decisions and rollouts/stats give the reasons:
+
+* A test of harm and one of safety run for each metric; every step starts them once more.
+* Harm has one alpha for the whole rollout: the mean over all planned steps of the process started at that step (1
+  before it starts), over the three latency quantiles, and over the guardrails. Means of e-values are e-values
+  whatever the dependence. Roll back at 1 / alpha.
+* Safety restarts at each step, without splitting beta: the last step's test alone bounds a wrong promotion. A step
+  passes when every guardrail, and every latency quantile, reaches 1 / beta and `step.min` is over.
+* Rollback wins a tie; the first crossing is final. No data is never a pass and never a failure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from tidegate.core.artifacts import VerdictWord
+from tidegate.core.errors import UsageError
+from tidegate.rollouts.blocks import DEAD
+from tidegate.rollouts.evidence import Evidence
+from tidegate.rollouts.plan import RolloutPlan
+from tidegate.rollouts.stats import ratio
+from tidegate.rollouts.stats.binary import log_mean
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+CONTINUE, PROMOTE, ROLLBACK, INCONCLUSIVE = range(4)
+WORDS: Final[tuple[VerdictWord, ...]] = ("continue", "promote", "rollback", "inconclusive")
+"""What each number in `Panel.decision` says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One block of each stream, as arrays whose first axis are the streams.
+
+    Attributes:
+        index: of the interval.
+        step: index of the plan's step whose weight held.
+        sums: (streams, metrics, 6), see `battery`; zeros where nothing was counted.
+        weighed: whether the step's weight is known.
+        dead: whether the canary needs no statistics to be stopped.
+        present: which streams have a block at all.
+    """
+
+    index: Ints
+    step: Ints
+    sums: Floats
+    weighed: Mask
+    dead: Mask
+    present: Mask
+
+
+class Panel:
+    """The running judgement of many rollouts of one plan.
+
+    Attributes:
+        decision: of each stream, an index into `WORDS`.
+        final: whether nothing will change it: rolled back, or the last step has passed.
+        step: index of the running step; -1 before the first block.
+        begun: the block that began it.
+        last: the newest block, -1 before the first.
+        decided: the block of the newest decision other than `continue`; -1 without one.
+
+    Args:
+        plan: of the rollouts.
+        streams: how many.
+        step_max: seconds until each step of each stream is given up, shape (streams, steps); default: the plan's.
+    """
+
+    def __init__(self, plan: RolloutPlan, streams: int = 1, step_max: Floats | None = None) -> None:
+        self.plan = plan
+        self.evidence = Evidence(plan, streams)
+        self.decision: Ints = np.full(streams, CONTINUE)
+        self.final: Mask = np.zeros(streams, dtype=np.bool_)
+        self.step: Ints = np.full(streams, -1)
+        self.begun: Ints = np.zeros(streams, dtype=np.int64)
+        self.last: Ints = np.full(streams, -1)
+        self.decided: Ints = np.full(streams, -1)
+        limits = np.asarray(plan.step_max if step_max is None else step_max, dtype=np.float64)
+        self._step_max = np.broadcast_to(limits, (streams, len(plan.steps)))
+        self._rows = np.arange(streams)
+
+    def add(self, row: Row) -> Mask:
+        """Add a block of each stream and decide; returns which streams took theirs.
+
+        A stream that is final, or whose block is not newer than its newest, takes none and does not change.
+
+        Raises:
+            UsageError: a block belongs to a step before the running one.
+        """
+        newer = (row.index > self.last) | ((row.index == self.last) & (row.step > self.step))
+        live: Mask = row.present & ~self.final & newer
+        self._refuse_going_back(row, live)
+        begins = live & (row.step > self.step)
+        self.begun = np.where(begins, row.index, self.begun)
+        self.decision = np.where(begins, CONTINUE, self.decision)
+        self.step = np.where(begins, row.step, self.step)
+        self.last = np.where(live, row.index, self.last)
+        sums = np.where(live[:, None, None], row.sums, 0.0)
+        self.evidence.count(sums, self.step, live=live, weighed=row.weighed)
+        self._decide(live, row.dead)
+        return live
+
+    @property
+    def elapsed(self) -> Floats:
+        """Seconds of the running step of each stream."""
+        blocks = np.where(self.step >= 0, self.last - self.begun + 1, 0)
+        return np.asarray(blocks * self.plan.block_seconds, dtype=np.float64)
+
+    @property
+    def harm(self) -> Floats:
+        """Log e-values of all guardrails together: log(1 / alpha) rolls back."""
+        return np.asarray(log_mean(self.evidence.harm))
+
+    @property
+    def proven(self) -> Mask:
+        """Whether every guardrail is proven safe in the running step, and the goal reached."""
+        safe, goal = self.evidence.safe.min(axis=-1) >= -math.log(self.plan.beta), self.evidence.goal
+        return np.asarray(safe if goal is None else safe & (goal >= -math.log(self.plan.alpha)))
+
+    @property
+    def voided(self) -> Mask:
+        """Whether the arms did not get their shares of users, so that nothing can be compared."""
+        return np.asarray(self.evidence.sample_ratio() >= ratio.VOID)
+
+    @property
+    def met(self) -> Mask:
+        """Whether users of this step met both arms: a soak that nobody took part in guards nothing."""
+        canary, both = np.moveaxis(self.evidence.users[self._rows, self.step], -1, 0)
+        enough: Mask = np.minimum(canary, both - canary) >= DEAD
+        return enough
+
+    def state(self) -> dict[str, Any]:
+        """JSON from which a panel of the same plan goes on and decides the same."""
+        numbers = {name: getattr(self, name).tolist() for name in _NUMBERS}
+        return {**numbers, "final": self.final.tolist(), "evidence": self.evidence.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Read what `state` wrote."""
+        for name in _NUMBERS:
+            setattr(self, name, np.asarray(state[name], dtype=np.int64))
+        self.final = np.asarray(state["final"], dtype=np.bool_)
+        self.evidence.restore(state["evidence"], self.step)
+
+    def _decide(self, live: Mask, dead: Mask) -> None:
+        plan, elapsed = self.plan, self.elapsed
+        stop = live & (dead | (self.harm >= -math.log(plan.alpha)))
+        undecided = live & ~stop & (self.decision == CONTINUE)
+        over = elapsed >= self._step_max[self._rows, self.step]
+        passed = over & self.met if plan.mode == "guard" else (elapsed >= plan.step_min) & self.proven
+        void = self.voided
+        decision = np.where(stop, ROLLBACK, self.decision)
+        decision = np.where(undecided & ~void & passed, PROMOTE, decision)
+        decision = np.where(undecided & (void | (over & ~passed)), INCONCLUSIVE, decision)
+        self.decided = np.where(decision != self.decision, self.last, self.decided)
+        self.decision = decision
+        last = self.step == len(plan.steps) - 1
+        self.final = self.final | (decision == ROLLBACK) | ((decision == PROMOTE) & last)
+
+    def _refuse_going_back(self, row: Row, live: Mask) -> None:
+        back = np.flatnonzero(live & (row.step < self.step))
+        if back.size:
+            weight = self.plan.steps[int(row.step[back[0]])]
+            raise UsageError(
+                f"Block {row.index[back[0]]} has {weight} % on the canary, after a step with more.",
+                "The share only grows in a rollout; abort it and start another to go back.",
+            )
+
+
+_NUMBERS: Final = ("decision", "step", "begun", "last", "decided")

@@ -1,0 +1,276 @@
+"""The judge alone on recorded blocks: any number of streams, each a rollout under the same plan.
+
+What a stream's blocks tell besides their counts, traffic and weights, fills in what a plan is otherwise measured for:
+`steps: auto` are the weights that came, `step.max: auto` follows each stream's own traffic. Outcomes never do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from tidegate.core.artifacts import VerdictWord
+from tidegate.core.config_types import did_you_mean
+from tidegate.core.errors import UsageError
+from tidegate.rollouts.block_lines import ATTEMPTS, CANARY, NO_WEIGHT, Lines
+from tidegate.rollouts.blocks import DEAD
+from tidegate.rollouts.judge import reasons
+from tidegate.rollouts.panel import INCONCLUSIVE, WORDS, Panel, Row
+from tidegate.rollouts.planning import Measured, kind_of, make_plan, with_traffic
+from tidegate.rollouts.stats.latency import SHARES, LatencyLines
+
+if TYPE_CHECKING:
+    from tidegate.core.config import Rollout
+    from tidegate.rollouts.plan import RolloutPlan
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+# What a share is believed to be before the first block; worth 200 units, then the stable arm speaks for itself.
+_EXPECTED: Final = {"accuracy": 0.9, "conversion": 0.05}
+_RATE: Final = 0.005
+# So many streams at once: their arrays stay in a processor's cache.
+_TOGETHER: Final = 1024
+# Two digits of a stream's traffic are enough for `step.max`.
+_DIGITS: Final = 1
+# What recorded latency was measured against is not in the blocks, and not needed: they hold shares.
+_NO_LINES: Final = LatencyLines((0.0,) * 3, (0.0,) * 3, (1.0,) * 3, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What became of one stream.
+
+    Attributes:
+        stream: its name.
+        decision: the judge's word; a step that passed before the data ended continues.
+        minute: the block that decided; None while it continues.
+        canary_units: the canary's units of the first guardrail until then.
+        reasons: sentences that explain it.
+    """
+
+    stream: str
+    decision: VerdictWord
+    minute: int | None
+    canary_units: int
+    reasons: tuple[str, ...]
+
+
+def replay(rollout: Rollout, lines: Lines, block_seconds: float = 60.0) -> list[Replayed]:
+    """Judge every stream of `lines` by the policy `rollout`.
+
+    Raises:
+        UsageError: a metric of the policy is not in the lines, weights are told for some of them only, go back, or are
+            no step of the policy; or there can be no plan of it.
+    """
+    if not lines.streams:
+        return []
+    names = list(_metrics(rollout))
+    _check_metrics(names, lines)
+    blocks, labels = _Blocks.of(lines, names), list(lines.streams)
+    plan = _plan(rollout, names, lines, blocks, block_seconds)
+    steps, limits = blocks.steps(plan, labels), _limits(rollout, plan, blocks)
+    found: list[Replayed] = []
+    for start in range(0, len(labels), _TOGETHER):
+        part = slice(start, min(start + _TOGETHER, len(labels)))
+        found += _replay(Panel(plan, part.stop - start, limits[part]), blocks, steps, part, labels[part])
+    return found
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """The blocks of all streams, in the order of stream, minute and weight; `place` counts within a stream."""
+
+    stream: Ints
+    minute: Ints
+    weight: Ints
+    place: Ints
+    sums: Floats
+    dead: Mask
+
+    @classmethod
+    def of(cls, lines: Lines, names: list[str]) -> _Blocks:
+        """Sum up the lines of each block, metrics in the order of `names`."""
+        stream, minute, weight, arm, metric, n, x, q = (np.array(column) for column in lines.columns)
+        keys, block = np.unique(np.stack([stream, minute, weight]), axis=1, return_inverse=True)
+        place = np.arange(keys.shape[1]) - np.searchsorted(keys[0], keys[0])
+        sums = np.zeros((keys.shape[1], len(names), 6))
+        told = np.zeros((keys.shape[1], len(names)), dtype=np.bool_)
+        at = {lines.metrics[name]: position for position, name in enumerate(names)}
+        column = np.array([at.get(number, -1) for number in range(len(lines.metrics))])[metric]
+        offset = np.where(arm == CANARY, 0, 3)
+        kept = column >= 0
+        for part, values in enumerate((n, x, q)):
+            np.add.at(sums, (block[kept], column[kept], offset[kept] + part), values[kept])
+        told[block[kept], column[kept]] = True
+        _check_whole(told, keys, names, lines)
+        return cls(keys[0], keys[1], keys[2], place, sums, _dead(lines, block, keys))
+
+    def steps(self, plan: RolloutPlan, labels: list[str]) -> Ints:
+        """Which step of the plan each block belongs to."""
+        if (self.weight == NO_WEIGHT).all():
+            return np.zeros(len(self.weight), dtype=np.int64)
+        step = np.searchsorted(plan.steps, self.weight)
+        known = np.isin(self.weight, plan.steps)
+        if not known.all():
+            raise UsageError(
+                f"{self._named(~known, labels)} on the canary; the steps are {list(plan.steps)}.",
+                "Write the weights that came as `steps`, or `steps: auto`.",
+            )
+        back = np.zeros(len(step), dtype=np.bool_)
+        back[1:] = (np.diff(self.stream) == 0) & (np.diff(step) < 0)
+        if back.any():
+            raise UsageError(
+                f"{self._named(back, labels)} on the canary, after a step with more.",
+                "The share only grows in a rollout: give what came after it a stream of its own.",
+            )
+        return step
+
+    def _named(self, which: Mask, labels: list[str]) -> str:
+        first = int(np.flatnonzero(which)[0])
+        return f"Block {self.minute[first]} of stream {labels[self.stream[first]]!r} has {self.weight[first]} %"
+
+    def units_per_minute(self, streams: int, block_seconds: float) -> Floats:
+        """Of both arms, for each stream."""
+        units = np.bincount(self.stream, weights=self.sums[:, 0, 0] + self.sums[:, 0, 3], minlength=streams)
+        first, last = np.full(streams, np.iinfo(np.int64).max), np.zeros(streams, dtype=np.int64)
+        np.minimum.at(first, self.stream, self.minute)
+        np.maximum.at(last, self.stream, self.minute)
+        return np.asarray(units / ((last - first + 1) * block_seconds / 60))
+
+
+def _dead(lines: Lines, block: Ints, keys: Ints) -> Mask:
+    """Which blocks need no statistics: the canary failed everything it was asked, or was not ready."""
+    count = keys.shape[1]
+    mine = (np.array(lines.metric) == lines.metrics.get(ATTEMPTS, -1)) & (np.array(lines.arm) == CANARY)
+    asked, failed = (
+        np.bincount(block[mine], weights=np.array(column)[mine], minlength=count) for column in (lines.n, lines.x)
+    )
+    unready = np.array([tuple(key) in lines.unready for key in keys.T.tolist()], dtype=np.bool_)
+    return np.asarray(((asked >= DEAD) & (failed >= asked)) | unready)
+
+
+def _check_metrics(names: list[str], lines: Lines) -> None:
+    for name in names:
+        if name not in lines.metrics:
+            known = tuple(metric for metric in lines.metrics if metric != ATTEMPTS)
+            raise UsageError(
+                f"The blocks hold nothing of {name}{did_you_mean(name, known)}.",
+                "Record it, or leave it out of the plan. Latency comes as latency_p50, latency_p90 and latency_p99.",
+            )
+        wanted = kind_of(name)
+        if ":" not in name and lines.means[name] != (wanted == "mean"):
+            form = "`n`, `sum` and `sumsq`" if wanted == "mean" else "`n` and `x`"
+            raise UsageError(f"{name} is a {wanted}, and its lines are not.", f"Its lines hold {form}.")
+
+
+def _check_whole(told: Mask, keys: Ints, names: list[str], lines: Lines) -> None:
+    """A block holds every metric of the plan, or none: one of several missing is a mistake of the source."""
+    broken = np.flatnonzero(told.any(axis=1) & ~told.all(axis=1))
+    if broken.size:
+        stream, minute, _ = keys[:, broken[0]]
+        lacking = ", ".join(name for name, there in zip(names, told[broken[0]], strict=True) if not there)
+        raise UsageError(
+            f"Block {minute} of stream {list(lines.streams)[stream]!r} has no counts of {lacking}.",
+            "Every block carries every metric of the plan.",
+        )
+
+
+def _plan(rollout: Rollout, names: list[str], lines: Lines, blocks: _Blocks, block_seconds: float) -> RolloutPlan:
+    pace = blocks.units_per_minute(len(lines.streams), block_seconds)
+    untold = blocks.weight == NO_WEIGHT
+    if untold.any() and not untold.all():
+        raise UsageError("Some lines tell a weight and some do not.", "Give every line its weight, or none.")
+    if untold.all():
+        canary, both = blocks.sums[:, 0, 0].sum(), blocks.sums[:, 0, [0, 3]].sum()
+        steps: tuple[int, ...] = (int(np.clip(round(100 * canary / max(both, 1)), 1, 99)),)
+    else:
+        steps = tuple(int(weight) for weight in np.unique(blocks.weight))
+    if rollout.steps != "auto" and not untold.all():
+        steps = rollout.steps
+    return make_plan(
+        rollout.model_copy(update={"steps": steps, "shadow": False}),
+        rollout_id="replay",
+        block_seconds=block_seconds,
+        units_per_minute=float(np.median(pace)),
+        error_rate=_RATE,
+        latency=_NO_LINES,
+        others={name: _measured(name, lines, blocks, at) for at, name in enumerate(names) if name not in SHARES},
+    )
+
+
+def _metrics(rollout: Rollout) -> Iterator[str]:
+    for guardrail in rollout.guardrails:
+        yield from SHARES if guardrail.metric == "latency" else [guardrail.metric]
+    if rollout.goal:
+        yield rollout.goal.metric
+
+
+def _measured(name: str, lines: Lines, blocks: _Blocks, at: int) -> Measured:
+    """What a metric is expected to be; a mean's first blocks say how it varies, which only tunes its test."""
+    if not lines.means[name]:
+        return Measured(_EXPECTED.get(name, _RATE))
+    n, s, q = blocks.sums[blocks.place == 0, at, 3:].sum(axis=0)
+    mean = s / max(n, 1)
+    return Measured(float(mean), float(max(q / max(n, 1) - mean**2, 0.0)) or 1.0)
+
+
+def _limits(rollout: Rollout, plan: RolloutPlan, blocks: _Blocks) -> Floats:
+    """Seconds until each step of each stream is given up."""
+    streams = int(blocks.stream.max()) + 1
+    pace = blocks.units_per_minute(streams, plan.block_seconds)
+    if rollout.step.max != "auto":
+        return np.broadcast_to(np.array(plan.step_max), (streams, len(plan.steps)))
+    rounded = np.array([float(f"{value:.{_DIGITS}e}") for value in pace])
+    known = {value: with_traffic(plan, value).step_max for value in np.unique(rounded).tolist()}
+    return np.array([known[value] for value in rounded.tolist()])
+
+
+def _replay(panel: Panel, blocks: _Blocks, steps: Ints, part: slice, labels: list[str]) -> list[Replayed]:
+    """Judge the streams of `part`: the k-th block of every stream at once, whatever its minute."""
+    count = part.stop - part.start
+    mine = slice(*np.searchsorted(blocks.stream, [part.start, part.stop]))
+    units, decided, dead = np.zeros(count), np.zeros(count), np.full(count, -1)
+    order = np.argsort(blocks.place[mine], kind="stable") + mine.start
+    for rows in np.split(order, np.cumsum(np.bincount(blocks.place[mine]))[:-1]):
+        going = rows[~_ended(panel)[blocks.stream[rows] - part.start]]
+        row, before = _row(blocks, steps, going, blocks.stream[going] - part.start, count), panel.decision
+        live = panel.add(row)
+        changed = live & (panel.decision != before)
+        units += np.where(live, row.sums[:, 0, 0], 0.0)
+        decided, dead = np.where(changed, units, decided), np.where(changed & row.dead, row.index, dead)
+    return [
+        _told(panel, at, label, all_units=round(float(units[at])), units=round(float(decided[at])), dead=int(dead[at]))
+        for at, label in enumerate(labels)
+    ]
+
+
+def _ended(panel: Panel) -> Mask:
+    """Which rollouts are over, so that what was recorded afterwards is not theirs."""
+    given_up = (panel.decision == INCONCLUSIVE) & (panel.plan.on_inconclusive == "rollback")
+    return np.asarray(panel.final | given_up)
+
+
+def _row(blocks: _Blocks, steps: Ints, rows: Ints, at: Ints, count: int) -> Row:
+    sums = np.zeros((count, blocks.sums.shape[1], 6))
+    sums[at] = blocks.sums[rows]
+    index, step = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+    index[at], step[at] = blocks.minute[rows], steps[rows]
+    weighed, dead, present = (np.zeros(count, dtype=np.bool_) for _ in range(3))
+    weighed[at], dead[at], present[at] = blocks.weight[rows] != NO_WEIGHT, blocks.dead[rows], True
+    return Row(index, step, sums, weighed, dead, present)
+
+
+def _told(panel: Panel, stream: int, label: str, *, all_units: int, units: int, dead: int) -> Replayed:
+    word = WORDS[int(panel.decision[stream])]
+    if word == "continue" or (word == "promote" and not panel.final[stream]):
+        return Replayed(label, "continue", None, all_units, ())
+    said = reasons(panel, stream)
+    if word == "rollback" and dead >= 0:
+        said = (f"The canary failed every request of block {dead}, or was not ready.",)
+    return Replayed(label, word, int(panel.decided[stream]), units, said)
