@@ -30,7 +30,7 @@ def to_lines(stream: str, block: Block) -> list[dict[str, Any]]:
     """The block as JSON lines ``{stream, minute, arm, metric, n, x, weight?}``; `minute` is the index of the block.
 
     A mean has ``sum, sumsq`` in place of `x`. Raw requests are two lines of the metric "attempts"; the canary's also
-    carries `misrouted` and `ready` when they say something.
+    carries `misrouted`, `ready` and `skipped` when they say something.
     """
     head: dict[str, Any] = {"stream": stream, "minute": block.index}
     tail: dict[str, Any] = {} if block.weight is None else {"weight": block.weight}
@@ -44,6 +44,8 @@ def to_lines(stream: str, block: Block) -> list[dict[str, Any]]:
         lines[-2]["misrouted"] = block.misrouted
     if not block.ready:
         lines[-2]["ready"] = False
+    if block.skipped:
+        lines[-2]["skipped"] = block.skipped
     return lines
 
 
@@ -58,6 +60,7 @@ class Lines:
         q: sums of squares; of counts the events once more.
         misrouted: (stream, minute, weight) -> requests that the other arm answered.
         unready: blocks at whose end the canary was not ready.
+        skipped: (stream, minute, weight) -> empty blocks right before it that nobody watched.
     """
 
     streams: dict[str, int] = field(default_factory=dict)
@@ -73,6 +76,7 @@ class Lines:
     q: array[float] = field(default_factory=lambda: array("d"))
     misrouted: dict[tuple[int, int, int], int] = field(default_factory=dict)
     unready: set[tuple[int, int, int]] = field(default_factory=set)
+    skipped: dict[tuple[int, int, int], int] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[array[Any], ...]:
@@ -173,6 +177,8 @@ def _extra(line: Mapping[str, Any], found: Lines, block: tuple[int, int, int]) -
         found.misrouted[block] = found.misrouted.get(block, 0) + int(line["misrouted"])
     if line.get("ready") is False:
         found.unready.add(block)
+    if line.get("skipped"):
+        found.skipped[block] = _whole(line["skipped"], "skipped")
 
 
 def _hint() -> str:
@@ -196,6 +202,8 @@ def from_lines(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[Block]]:
         blocks[stream][minute, weight] += Block(minute, _told(weight), misrouted=count)
     for stream, minute, weight in found.unready:
         blocks[stream][minute, weight] += Block(minute, _told(weight), ready=False)
+    for (stream, minute, weight), count in found.skipped.items():
+        blocks[stream][minute, weight] += Block(minute, _told(weight), skipped=count)
     return {name: [blocks[number][key] for key in sorted(blocks[number])] for name, number in found.streams.items()}
 
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from tidegate.core.errors import UsageError
@@ -36,6 +37,8 @@ SETTLE = 0.25
 which side of it a user fell on is not in the log."""
 
 
+# So many absences are remembered until the blocks in them are closed, which takes seconds.
+_ABSENCES = 16
 # Sums of floats miss each other by so much, relative to their size.
 _ROUNDING = 1e-9
 
@@ -147,6 +150,7 @@ class Block:
         attempts: every request of each arm and the failed ones, for hard stops.
         misrouted: requests that an upstream of the other arm answered.
         ready: whether the canary said it was ready at the end of the interval.
+        skipped: how many empty intervals right before it nobody watched: they are no time of the step.
     """
 
     index: int
@@ -155,6 +159,7 @@ class Block:
     attempts: Counts = _NONE
     misrouted: int = 0
     ready: bool = True
+    skipped: int = 0
 
     @property
     def dead(self) -> bool:
@@ -172,6 +177,7 @@ class Block:
             self.attempts + other.attempts,
             self.misrouted + other.misrouted,
             self.ready and other.ready,
+            max(self.skipped, other.skipped),
         )
 
 
@@ -209,7 +215,8 @@ class BlockBuilder:
         self._phases = [_Phase(start, weight)]
         self._lines = MovingLines(plan.latency)
         self._sums: dict[tuple[int, int], _Sums] = {}
-        self._next = 0
+        self._next = self._skipped = 0
+        self._absences: deque[tuple[float, float]] = deque(maxlen=_ABSENCES)
 
     def set_weight(self, weight: int, at: float) -> None:
         """Say that the gateway changed to `weight` at time `at`; later exposures belong to the next step."""
@@ -226,8 +233,16 @@ class BlockBuilder:
                 sums.unit(exposure, self._lines.of(index))
             self._lines.saw(index, _stable_seconds(exposure))
 
+    def absent(self, since: float, until: float) -> None:
+        """Say that nobody watched from `since` to `until`, seconds since the epoch: the stack was down or slept.
+
+        Empty intervals within are left out, and counted as `skipped` of the block that follows. What holds requests
+        is a block as any other: somebody served them.
+        """
+        self._absences.append((since, until))
+
     def close(self, until: float, *, ready: bool = True) -> tuple[Block, ...]:
-        """Return every block that ended at or before `until`, oldest first, empty ones too.
+        """Return every block that ended at or before `until`, oldest first, watched empty ones too.
 
         Args:
             until: seconds since the epoch; now minus the grace for late lines.
@@ -236,8 +251,14 @@ class BlockBuilder:
         end = int((until - self.start) // self.plan.block_seconds)
         blocks: list[Block] = []
         for index in range(self._next, end):
-            weights = sorted({w for i, w in self._sums if i == index} | {self._phase(self._start_of(index)).weight})
-            blocks += [self._sums.pop((index, w), _Sums()).block(index, w, self.plan, ready=ready) for w in weights]
+            counted = {w for i, w in self._sums if i == index}
+            if not counted and self._nobody_watched(index):
+                self._skipped += 1
+                continue
+            weights = sorted(counted | {self._phase(self._start_of(index)).weight})
+            made = [self._sums.pop((index, w), _Sums()).block(index, w, self.plan, ready=ready) for w in weights]
+            blocks += [replace(made[0], skipped=self._skipped), *made[1:]]
+            self._skipped = 0
         self._next = max(self._next, end)
         if blocks:
             self._lines.move(self._next)
@@ -251,6 +272,7 @@ class BlockBuilder:
         return {
             "start": self.start,
             "next": self._next,
+            "skipped": self._skipped,
             "seen": self.seen.count,
             "phases": [asdict(phase) for phase in self._phases],
             "lines": self._lines.state(),
@@ -268,10 +290,14 @@ class BlockBuilder:
             )
         phases = [_Phase(**phase) for phase in checkpoint["phases"]]
         builder = cls(plan, checkpoint["start"], phases[0].weight, Seen(seen[:size]))
-        builder._phases, builder._next = phases, checkpoint["next"]
+        builder._phases, builder._next, builder._skipped = phases, checkpoint["next"], checkpoint["skipped"]
         builder._lines = MovingLines.restore(checkpoint["lines"])
         builder._sums = {(index, weight): _Sums.from_state(state) for index, weight, state in checkpoint["sums"]}
         return builder
+
+    def _nobody_watched(self, index: int) -> bool:
+        start, end = self._start_of(index), self._start_of(index + 1)
+        return any(since <= start and end <= until for since, until in self._absences)
 
     def _start_of(self, index: int) -> float:
         return self.start + index * self.plan.block_seconds

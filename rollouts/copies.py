@@ -41,7 +41,7 @@ class Copies:
     def read(self, now: float, health: Health) -> None:
         """Count what is new at `now`, seconds since the epoch."""
         if health.canary_ready:
-            self._phase.begin(now)
+            self._phase.look(now)
         self._phase.add(self._reader.read(now))
 
     def ending(self, now: float, health: Health, *, held: bool) -> Ending | None:
@@ -53,7 +53,7 @@ class Copies:
             return None
         if self._phase.passed(now):
             return Ending("shadow", self.numbers(now)["sentence"])
-        over = self._phase.why_over(now)
+        over = self._phase.why_over()
         return Ending(_ON_INCONCLUSIVE[self._plan.on_inconclusive], over) if over else None
 
     def due(self, now: float) -> bool:

@@ -56,11 +56,15 @@ class Judge:
         """Do what `update` does without describing the verdict; return whether it is final."""
         panel, step, sums = self._panel, step_of(block, self.plan), sums_of(block, self._panel.evidence.names)
         before, began = self._decision, int(panel.step[0])
-        one = np.array([True])
         row = Row(
-            np.array([block.index]), np.array([step]), sums[None], one & (block.weight is not None),
-            one & bool(stop_reason(block, self.plan)), one,
-        )  # fmt: skip
+            index=np.array([block.index]),
+            step=np.array([step]),
+            sums=sums[None],
+            weighed=np.array([block.weight is not None]),
+            dead=np.array([block.dead or not block.ready]),
+            skipped=np.array([block.skipped]),
+            present=np.array([True]),
+        )
         if panel.add(row)[0]:
             self._recent = float(sums[0, 0] + sums[0, 3])
             # A change of weight cuts a block in two, so one block alone may hold few users.

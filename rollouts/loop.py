@@ -61,6 +61,7 @@ class RolloutLoop:
         self._condemned = False
         self._stable_ready = True
         self._weight = 0
+        self._awake = clock()
         document = read_checkpoint(store, rollout.id)
         # A verdict that was reached before a kill may still wait for its event.
         self._undecided = document is not None
@@ -107,7 +108,9 @@ class RolloutLoop:
 
     def tick(self, rollout: RolloutState, health: Health) -> list[str]:
         """Read what is new, judge every block that has ended, decide; returns lines for a person."""
-        gone = self._watch.why_stop(health, self._clock())
+        now, before = self._clock(), self._awake
+        self._awake = now
+        gone = self._watch.why_stop(health, now)
         if gone:
             return self._stop(rollout, gone)
         if rollout.shadowing:
@@ -115,21 +118,29 @@ class RolloutLoop:
         if self._builder is None:
             return []
         self._stable_ready = self._stable_ready and health.stable_ready
+        self._builder.absent(before, now)
         self._builder.add(self._exposures())
         dead = self._failing.why_stop(stable_ready=health.stable_ready)
         if dead:
             return self._stop(rollout, dead)
-        blocks = self._builder.close(self._clock() - self._late, ready=True)
-        if not blocks and not self._undecided:
+        closed = self._builder.close(now - self._late, ready=True)
+        if not closed and not self._undecided:
             return []
+        return self._judge_blocks(closed, rollout, health)
+
+    def _judge_blocks(self, blocks: tuple[Block, ...], rollout: RolloutState, health: Health) -> list[str]:
         self._undecided = False
-        verdict = self._judge.verdict()
         for block in blocks:
-            verdict = self._judge.update(block if self._has_control(block) else _without_control(block))
+            self._judge.add(block if self._has_control(block) else _without_control(block))
+        verdict = self._judge.verdict()
         self._stable_ready = health.stable_ready
         self._condemned = verdict.decision == "rollback"
         self._store_blocks(blocks)
         self._write_checkpoint(verdict)
+        if verdict.next_weight and not health.canary_ready:
+            # Nobody more is sent to a process that does not answer now, whatever it did before.
+            self._undecided = True
+            return []
         return self._act(verdict, rollout.keep)
 
     @property
@@ -240,6 +251,7 @@ class RolloutLoop:
         self._reader = AccessLogReader(log, self._saved)
         self._judge = Judge(self.plan, document["judge"])
         self._weight = document["weight"]
+        self._awake = document["at"]
         self._watch = CanaryWatch(self._clock(), was_ready=document.get("was_ready", False))
         self._failing = Failing(self.plan.block_seconds, document.get("failing"))
         self._copies = Copies(self.plan, self._folder, document.get("shadow"))
@@ -250,7 +262,8 @@ class RolloutLoop:
 
     def _store_blocks(self, blocks: tuple[Block, ...]) -> None:
         """Keep the blocks for the report and for a replay."""
-        lines = [line for block in blocks if block.attempts.n1 + block.attempts.n0 for line in to_lines(self.id, block)]
+        told = [block for block in blocks if block.attempts.n1 + block.attempts.n0 or block.skipped]
+        lines = [line for block in told for line in to_lines(self.id, block)]
         if lines:
             content = "".join(json.dumps(line) + "\n" for line in lines).encode()
             self._store.write(f"rollouts/{self.id}/blocks/{blocks[0].index:08d}.jsonl", content)

@@ -48,6 +48,7 @@ class Row:
         sums: (streams, metrics, 6), see `battery`; zeros where nothing was counted.
         weighed: whether the step's weight is known.
         dead: whether the canary needs no statistics to be stopped.
+        skipped: how many intervals right before it nobody watched.
         present: which streams have a block at all.
     """
 
@@ -56,6 +57,7 @@ class Row:
     sums: Floats
     weighed: Mask
     dead: Mask
+    skipped: Ints
     present: Mask
 
 
@@ -67,6 +69,7 @@ class Panel:
         final: whether nothing will change it: rolled back, or the last step has passed.
         step: index of the running step; -1 before the first block.
         begun: the block that began it.
+        skipped: how many of its intervals nobody watched; they are no time of the step.
         last: the newest block, -1 before the first.
         decided: the block of the newest decision other than `continue`; -1 without one.
 
@@ -83,6 +86,7 @@ class Panel:
         self.final: Mask = np.zeros(streams, dtype=np.bool_)
         self.step: Ints = np.full(streams, -1)
         self.begun: Ints = np.zeros(streams, dtype=np.int64)
+        self.skipped: Ints = np.zeros(streams, dtype=np.int64)
         self.last: Ints = np.full(streams, -1)
         self.decided: Ints = np.full(streams, -1)
         limits = np.asarray(plan.step_max if step_max is None else step_max, dtype=np.float64)
@@ -102,6 +106,7 @@ class Panel:
         self._refuse_going_back(row, live)
         begins = live & (row.step > self.step)
         self.begun = np.where(begins, row.index, self.begun)
+        self.skipped = np.where(begins, 0, self.skipped + np.where(live, row.skipped, 0))
         self.decision = np.where(begins, CONTINUE, self.decision)
         self.step = np.where(begins, row.step, self.step)
         self.last = np.where(live, row.index, self.last)
@@ -112,8 +117,8 @@ class Panel:
 
     @property
     def elapsed(self) -> Floats:
-        """Seconds of the running step of each stream."""
-        blocks = np.where(self.step >= 0, self.last - self.begun + 1, 0)
+        """Seconds of the running step of each stream, those that somebody watched."""
+        blocks = np.where(self.step >= 0, self.last - self.begun + 1 - self.skipped, 0)
         return np.asarray(blocks * self.plan.block_seconds, dtype=np.float64)
 
     @property
@@ -176,4 +181,4 @@ class Panel:
             )
 
 
-_NUMBERS: Final = ("decision", "step", "begun", "last", "decided")
+_NUMBERS: Final = ("decision", "step", "begun", "skipped", "last", "decided")

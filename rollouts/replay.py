@@ -92,6 +92,7 @@ class _Blocks:
     place: Ints
     sums: Floats
     dead: Mask
+    skipped: Ints
 
     @classmethod
     def of(cls, lines: Lines, names: list[str]) -> _Blocks:
@@ -109,7 +110,9 @@ class _Blocks:
             np.add.at(sums, (block[kept], column[kept], offset[kept] + part), values[kept])
         told[block[kept], column[kept]] = True
         _check_whole(told, keys, names, lines)
-        return cls(keys[0], keys[1], keys[2], place, sums, _dead(lines, block, keys))
+        skipped = np.array([lines.skipped.get(tuple(key), 0) for key in keys.T.tolist()] if lines.skipped else 0)
+        skipped = np.broadcast_to(skipped, keys.shape[1:])
+        return cls(keys[0], keys[1], keys[2], place, sums, _dead(lines, block, keys), skipped)
 
     def steps(self, plan: RolloutPlan, labels: list[str]) -> Ints:
         """Which step of the plan each block belongs to."""
@@ -151,8 +154,14 @@ def _dead(lines: Lines, block: Ints, keys: Ints) -> Mask:
     asked, failed = (
         np.bincount(block[mine], weights=np.array(column)[mine], minlength=count) for column in (lines.n, lines.x)
     )
-    unready = np.array([tuple(key) in lines.unready for key in keys.T.tolist()], dtype=np.bool_)
-    return np.asarray(((asked >= DEAD) & (failed >= asked)) | unready)
+    return np.asarray(((asked >= DEAD) & (failed >= asked)) | _among(lines.unready, keys))
+
+
+def _among(some: set[tuple[int, int, int]], keys: Ints) -> Mask:
+    """Which of the blocks are among `some`."""
+    if not some:
+        return np.zeros(keys.shape[1], dtype=np.bool_)
+    return np.array([tuple(key) in some for key in keys.T.tolist()], dtype=np.bool_)
 
 
 def _check_metrics(names: list[str], lines: Lines) -> None:
@@ -259,11 +268,11 @@ def _ended(panel: Panel) -> Mask:
 def _row(blocks: _Blocks, steps: Ints, rows: Ints, at: Ints, count: int) -> Row:
     sums = np.zeros((count, blocks.sums.shape[1], 6))
     sums[at] = blocks.sums[rows]
-    index, step = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
-    index[at], step[at] = blocks.minute[rows], steps[rows]
+    index, step, skipped = (np.zeros(count, dtype=np.int64) for _ in range(3))
+    index[at], step[at], skipped[at] = blocks.minute[rows], steps[rows], blocks.skipped[rows]
     weighed, dead, present = (np.zeros(count, dtype=np.bool_) for _ in range(3))
     weighed[at], dead[at], present[at] = blocks.weight[rows] != NO_WEIGHT, blocks.dead[rows], True
-    return Row(index, step, sums, weighed, dead, present)
+    return Row(index, step, sums, weighed=weighed, dead=dead, skipped=skipped, present=present)
 
 
 def _told(panel: Panel, stream: int, label: str, *, all_units: int, units: int, dead: int) -> Replayed:

@@ -36,7 +36,9 @@ class ShadowPhase:
     def __init__(self, plan: RolloutPlan, state: Mapping[str, Any] | None = None) -> None:
         self._plan = plan
         self._failing = Failing(plan.block_seconds, state["failing"] if state else None)
-        self._begun: float | None = state["begun"] if state else None
+        # Seconds with copies that somebody watched, and the moment of the newest look.
+        self._waited: float = state["waited"] if state else 0.0
+        self._looked: float | None = None
         self._first: float | None = state["first"] if state else None
         # Blocks in which a pair was answered by both, and the newest of them.
         self._blocks: int = state["blocks"] if state else 0
@@ -46,9 +48,15 @@ class ShadowPhase:
         if state:
             vars(self._sums).update(state["sums"])
 
-    def begin(self, now: float) -> None:
-        """Say that the canary gets copies at `now`, seconds since the epoch; later calls change nothing."""
-        self._begun = now if self._begun is None else self._begun
+    def look(self, now: float) -> None:
+        """Say that the canary can answer copies at `now`, seconds since the epoch.
+
+        What lies between two looks counts as time of the phase, a block at most: while the stack was down or the
+        machine slept, nobody could have answered.
+        """
+        if self._looked is not None:
+            self._waited += min(now - self._looked, self._plan.block_seconds)
+        self._looked = now
 
     def add(self, pairs: Iterable[Pair]) -> None:
         """Count pairs, in any order."""
@@ -72,9 +80,9 @@ class ShadowPhase:
         """Whether enough was compared: for `shadow_min`, and in as many blocks with traffic."""
         return min(_since(self._first, now), self._traffic()) >= self._plan.shadow_min
 
-    def why_over(self, now: float) -> str:
+    def why_over(self) -> str:
         """Why it ends without that, or nothing."""
-        elapsed = _since(self._begun, now)
+        elapsed = self._waited
         if elapsed <= self._plan.shadow_max:
             return ""
         requests = f"{self._sums.answered:,} copied requests" if self._sums.answered else "no copied request"
@@ -105,7 +113,7 @@ class ShadowPhase:
         """JSON."""
         return {
             "failing": self._failing.state(),
-            "begun": self._begun,
+            "waited": self._waited,
             "first": self._first,
             "blocks": self._blocks,
             "newest": self._newest,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -205,11 +206,14 @@ counts = st.tuples(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), s
 some_blocks = st.dictionaries(
     st.integers(0, 9),
     st.builds(
-        lambda error, attempts, misrouted, ready: Block(0, 20, {"error_rate": error}, attempts, misrouted, ready),
+        lambda error, attempts, misrouted, ready, skipped: Block(
+            0, 20, {"error_rate": error}, attempts, misrouted, ready, skipped
+        ),
         counts,
         counts,
         st.integers(0, 3),
         st.booleans(),
+        st.integers(0, 3),
     ),
     max_size=5,
 )
@@ -219,7 +223,7 @@ some_blocks = st.dictionaries(
 @settings(deadline=None)
 def test_json_lines_round_trip(found: dict[int, Block], weight: int | None) -> None:
     """Blocks written as JSON lines are read back equal, whatever the order of the lines."""
-    blocks = [Block(i, weight, b.metrics, b.attempts, b.misrouted, b.ready) for i, b in sorted(found.items())]
+    blocks = [replace(block, index=index, weight=weight) for index, block in sorted(found.items())]
     lines = [json.loads(json.dumps(line)) for block in blocks for line in to_lines("s", block)]
     assert from_lines(reversed(lines)).get("s", []) == blocks
 

@@ -277,6 +277,43 @@ def test_a_supervisor_killed_at_every_tick_still_decides(undisturbed: dict[str, 
     assert [event.to_json() for event in world.events] == [one.to_json() for one in undisturbed["good"].events]
 
 
+@pytest.mark.parametrize("restarted", [True, False], ids=["stack down", "machine asleep"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"mode": "guard", "step": {"min": "3s", "max": "1m"}},
+        *({"step": {"min": "3s", "max": "30s", "on_inconclusive": word}} for word in ("hold", "rollback", "promote")),
+    ],
+    ids=["guard", "hold", "rollback", "promote"],
+)
+def test_time_that_nobody_watched_is_no_soak(tmp_path: Path, policy: dict[str, Any], *, restarted: bool) -> None:
+    """Hours without a process and without a request decide nothing; afterwards the step takes the time it needs."""
+    world = World(tmp_path, users=1, **policy)
+    world.run(12)
+    if restarted:
+        world.restart()
+    world.now += 8 * 3600
+    for _ in range(8):
+        world.tick()
+        world.now += TICK
+    assert world.kinds == []
+    began = world.now
+    world.run(400)
+    assert world.kinds != []
+    least = {"guard": 50, "test": 20}[policy.get("mode", "test")]
+    assert world.now - began >= least
+
+
+def test_nobody_more_is_sent_to_a_canary_that_does_not_answer_now(tmp_path: Path) -> None:
+    """Its step has passed on paper while its process is being started again: the decision waits for it."""
+    world = World(tmp_path)
+    world.health = replace(WELL, stable_ready=False, canary_ready=False)
+    world.run(40)
+    assert world.kinds == []
+    world.health = WELL
+    assert world.run() == ["step_passed", "promoted"]
+
+
 def test_users_count_once_also_across_a_restart(tmp_path: Path) -> None:
     """The same hundred users come back every second, fail later, and change nothing."""
     world = World(tmp_path, users=0)

@@ -49,7 +49,7 @@ def pair(
 
 def shown(*pairs: Pair) -> dict[str, Any]:
     phase = ShadowPhase(PLAN)
-    phase.begin(NOW)
+    phase.look(NOW)
     phase.add(pairs)
     numbers = phase.numbers(NOW + 5)
     assert json.loads(json.dumps(numbers, allow_nan=False)) == numbers
@@ -144,15 +144,15 @@ def test_it_passes_after_its_time_with_traffic() -> None:
     """`step.min`, and so many blocks in which both answered: here three."""
     phase = ShadowPhase(PLAN)
     assert (phase.passed(NOW + 99), phase.left(NOW)) == (False, None)
-    phase.begin(NOW)
-    phase.begin(NOW + 50)
+    phase.look(NOW)
+    phase.look(NOW + 50)
     for block in range(3):
         assert not phase.passed(NOW + 5)
         phase.add([pair(block + 0.25, two(0.1), two(0.1)), pair(block + 0.5, two(0.1), two(0.1))])
     assert phase.left(NOW + 2.25) == 1
     assert not phase.passed(NOW + 3.2)
     assert phase.passed(NOW + 3.25)
-    assert (phase.left(NOW + 4), phase.why_over(NOW + 10)) == (0, "")
+    assert (phase.left(NOW + 4), phase.why_over()) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -166,11 +166,25 @@ def test_it_passes_after_its_time_with_traffic() -> None:
 def test_what_one_of_them_did_not_answer_is_no_traffic(made: Callable[[float], Pair]) -> None:
     """After `step.max` it is over, with the reason."""
     phase = ShadowPhase(PLAN)
-    phase.begin(NOW)
     phase.add(made(float(at)) for at in range(9))
-    assert not phase.passed(NOW + 9)
-    assert phase.why_over(NOW + 10) == ""
-    assert "no copied request was answered by both versions" in phase.why_over(NOW + 10.1)
+    for second in range(11):
+        assert not phase.passed(NOW + second)
+        assert phase.why_over() == ""
+        phase.look(NOW + second)
+    phase.look(NOW + 10.1)
+    assert "no copied request was answered by both versions" in phase.why_over()
+
+
+def test_a_night_in_which_the_stack_is_down_is_no_time_of_the_phase() -> None:
+    """Nobody could have answered: it goes on in the morning where it was."""
+    phase = ShadowPhase(PLAN)
+    for second in (0, 1, 2):
+        phase.look(NOW + second)
+    asleep = ShadowPhase(PLAN, json.loads(json.dumps(phase.state())))
+    for one in (asleep, phase):
+        for second in (0.0, 0.5, 1.0):
+            one.look(NOW + 8 * 3600 + second)
+        assert one.why_over() == ""
 
 
 def test_the_phase_is_at_least_two_blocks_and_ends_like_the_first_step() -> None:
@@ -224,14 +238,14 @@ def test_a_phase_goes_on_from_its_state_exactly(status: int) -> None:
     """At any pair, after a trip through JSON: numbers, reasons and times are the same."""
     pairs = [pair(n / 8, two(0.3), {**two(n / 30), "status": status}) for n in range(30)]
     whole = ShadowPhase(PLAN)
-    whole.begin(NOW)
+    whole.look(NOW)
     whole.add(pairs)
     for cut in range(31):
         first = ShadowPhase(PLAN)
-        first.begin(NOW)
+        first.look(NOW)
         first.add(pairs[:cut])
         second = ShadowPhase(PLAN, json.loads(json.dumps(first.state())))
-        second.begin(NOW + 1)
+        second.look(NOW + 1)
         second.add(pairs[cut:])
         assert json.dumps(second.state()) == json.dumps(whole.state())
         assert second.numbers(NOW + 4) == whole.numbers(NOW + 4)
