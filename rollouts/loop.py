@@ -18,7 +18,7 @@ from tidegate.core.errors import UsageError
 from tidegate.core.store import Store
 from tidegate.registry.ledger import Draft, Ledger
 from tidegate.registry.state import RolloutState, State, deciding, on_open
-from tidegate.rollouts.block_lines import to_lines
+from tidegate.rollouts.block_files import write_blocks
 from tidegate.rollouts.blocks import Block, BlockBuilder, Counts, Exposure
 from tidegate.rollouts.checkpoint import checkpoint_path, read_checkpoint
 from tidegate.rollouts.copies import Copies
@@ -124,11 +124,12 @@ class RolloutLoop:
             return []
         self._undecided = False
         verdict = self._judge.verdict()
-        for block in blocks:
-            verdict = self._judge.update(block if self._has_control(block) else _without_control(block))
+        judged = [block if self._has_control(block) else _without_control(block) for block in blocks]
+        for block in judged:
+            verdict = self._judge.update(block)
         self._stable_ready = health.stable_ready
         self._condemned = verdict.decision == "rollback"
-        self._store_blocks(blocks)
+        write_blocks(self._store, self.id, judged)
         self._write_checkpoint(verdict)
         return self._act(verdict, rollout.keep)
 
@@ -247,13 +248,6 @@ class RolloutLoop:
         if document["builder"] is not None:
             seen = b"".join(self._store.read(path) for path in self._store.list(f"rollouts/{self.id}/seen"))
             self._builder = BlockBuilder.restore(self.plan, document["builder"], seen)
-
-    def _store_blocks(self, blocks: tuple[Block, ...]) -> None:
-        """Keep the blocks for the report and for a replay."""
-        lines = [line for block in blocks if block.attempts.n1 + block.attempts.n0 for line in to_lines(self.id, block)]
-        if lines:
-            content = "".join(json.dumps(line) + "\n" for line in lines).encode()
-            self._store.write(f"rollouts/{self.id}/blocks/{blocks[0].index:08d}.jsonl", content)
 
 
 def exposure(record: AccessRecord) -> Exposure:

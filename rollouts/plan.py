@@ -25,6 +25,10 @@ class Line:
         """The canary's rate on the line when the stable arm's is `rate`."""
         return self.ratio * rate + self.margin
 
+    def above(self, rate: float) -> float:
+        """How far the line lies above the stable arm's `rate`: p1 - p0 on the line."""
+        return self.at(rate) - rate
+
 
 @dataclass(frozen=True, slots=True)
 class Stream:
