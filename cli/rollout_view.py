@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from rich.live import Live
 from rich.text import Text
 
-from tidegate.rollouts.plan import Line, RolloutPlan
-from tidegate.rollouts.words import span
+from tidegate.core.units import span
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from tidegate.rollouts.plan import Line, RolloutPlan
 
 Document = Mapping[str, Any]
 
@@ -88,12 +89,14 @@ def _users(document: Document) -> Text:
     return text.append("as planned") if srm["ok"] else text.append("NOT as planned", style="bold red")
 
 
-Lines = tuple[Line | None, Line]
+Lines = tuple["Line | None", "Line"]
 """The harm and the safe line; a goal has no harm line."""
 
 
 def _streams(document: Document, plan: RolloutPlan) -> list[tuple[Document, Lines]]:
     """Every counted metric with its lines."""
+    from tidegate.rollouts.plan import Line
+
     told = [part for metric in document["metrics"] for part in metric.get("parts", [metric])]
     planned: list[Lines] = [(stream.harm, stream.safe) for stream in plan.streams]
     planned += [(None, Line(1.0, plan.goal.improve_by))] if plan.goal else []

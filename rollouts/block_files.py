@@ -15,11 +15,10 @@ from tidegate.rollouts.blocks import Block
 
 
 def write_blocks(store: Store, rollout: str, blocks: Sequence[Block]) -> None:
-    """Keep blocks that follow each other; an interval in which nobody asked anything leaves nothing."""
-    lines = [line for block in blocks if block.attempts.n1 + block.attempts.n0 for line in to_lines(rollout, block)]
-    if lines:
-        content = "".join(json.dumps(line) + "\n" for line in lines).encode()
-        store.write(f"{_folder(rollout)}/{blocks[0].index:08d}.jsonl", content)
+    """Keep blocks that follow each other; none leaves nothing."""
+    if blocks:
+        lines = [json.dumps(line) for block in blocks for line in to_lines(rollout, block)]
+        store.write(f"{_folder(rollout)}/{blocks[0].index:08d}.jsonl", ("\n".join(lines) + "\n").encode())
 
 
 def read_blocks(store: Store, rollout: str) -> list[Block]:

@@ -158,7 +158,8 @@ def _y(chart: Chart, value: float) -> float:
 
 def _path(chart: Chart, points: Sequence[Point], pinned: Collection[float]) -> str:
     placed = [f"{_x(chart, x):.1f} {_clipped(_y(chart, y)):.1f}" for x, y in thinned(points, pinned=pinned)]
-    return "M" + "L".join(placed) if placed else ""
+    # A single point would not be seen.
+    return "M" + "L".join(placed) + ("h3" if len(placed) == 1 else "") if placed else ""
 
 
 def _clipped(y: float) -> float:
@@ -167,8 +168,10 @@ def _clipped(y: float) -> float:
 
 
 def _band(chart: Chart, band: Band, pinned: Collection[float]) -> str:
+    if len(band.low) < 2:  # noqa: PLR2004 - one point has no area
+        return ""
     upper, lower = _path(chart, band.high, pinned), _path(chart, list(reversed(band.low)), pinned)
-    return f'<path class="{band.look}" d="{upper}L{lower[1:]}Z"/>' if upper and lower else ""
+    return f'<path class="{band.look}" d="{upper}L{lower[1:]}Z"/>'
 
 
 def _grid(chart: Chart) -> str:

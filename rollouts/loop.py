@@ -123,15 +123,27 @@ class RolloutLoop:
         if not blocks and not self._undecided:
             return []
         self._undecided = False
-        verdict = self._judge.verdict()
-        judged = [block if self._has_control(block) else _without_control(block) for block in blocks]
-        for block in judged:
-            verdict = self._judge.update(block)
+        verdict, kept = self._judge_all(blocks)
         self._stable_ready = health.stable_ready
         self._condemned = verdict.decision == "rollback"
-        write_blocks(self._store, self.id, judged)
+        write_blocks(self._store, self.id, kept)
         self._write_checkpoint(verdict)
         return self._act(verdict, rollout.keep)
+
+    def _judge_all(self, blocks: Iterable[Block]) -> tuple[Verdict, list[Block]]:
+        """The verdict after these blocks, and those to keep, as they were judged.
+
+        An idle interval is kept where something began or changed by it, so that the kept ones decide the same.
+        """
+        verdict, kept = self._judge.verdict(), []
+        for block in blocks:
+            before = verdict
+            judged = block if self._has_control(block) else _without_control(block)
+            verdict = self._judge.update(judged)
+            changed = (before.step, before.decision) != (verdict.step, verdict.decision)
+            if block.attempts.n1 + block.attempts.n0 or changed or block.index == 0:
+                kept.append(judged)
+        return verdict, kept
 
     @property
     def _late(self) -> float:

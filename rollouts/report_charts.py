@@ -13,8 +13,9 @@ from tidegate.rollouts.stats.ratio import VOID
 
 # Odds beyond these say nothing more to anybody.
 _LEAST, _MOST = -3.0, 6.0
-# A rollout that nobody served any more may have been ended days later; its blocks are the subject.
-_LONGEST_TAIL = 1.25
+# A rollout that nobody served any more may have been ended days later; its blocks are the subject. A decision follows
+# its block by the grace for late lines.
+_LONGEST_TAIL, _GRACE = 0.25, 5.0
 
 
 def effect_chart(report: Report, at: int) -> Chart:
@@ -118,7 +119,7 @@ def end(report: Report) -> float:
     """Seconds that the charts show: every block, and the last decision unless it came long after."""
     blocks = report.history.moments[-1].seconds
     last = report.seconds(report.decisions[-1])
-    return max(blocks, min(last, _LONGEST_TAIL * blocks))
+    return max(blocks, min(last, blocks + max(_GRACE, _LONGEST_TAIL * blocks)))
 
 
 def _against(report: Report, title: str, lines: Sequence[Line], levels: Iterable[float]) -> Chart:

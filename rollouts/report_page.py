@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import pairwise
 
+from tidegate.core.units import span
 from tidegate.rollouts.charts import Chart, svg
 from tidegate.rollouts.decisions import Decision
 from tidegate.rollouts.history import Moment
@@ -25,7 +26,7 @@ from tidegate.rollouts.report_charts import (
 )
 from tidegate.rollouts.report_style import STYLE
 from tidegate.rollouts.stats.latency import SHARES
-from tidegate.rollouts.words import allowed, milliseconds, odds, per_cent, points, span
+from tidegate.rollouts.words import allowed, milliseconds, odds, per_cent, points
 
 _MOST_ROWS = 60
 """Of a table of numbers; `--json` holds every block."""
@@ -243,7 +244,7 @@ def _figure(name: str, chart: Chart, how: str) -> str:
         f'<li><svg viewBox="0 0 26 12" aria-hidden="true"><path class="{one.look}" d="M0 0H26V12H0Z"/></svg>'
         f"{escape(one.label)}</li>"
         for one in chart.bands
-        if one.low
+        if len(one.low) > 1
     )
     return (
         f'<figure><b>{escape(chart.title)}</b><ul class="legend">{legend}</ul>{svg(chart, name)}'

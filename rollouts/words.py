@@ -134,20 +134,6 @@ def ratio_sentence(weight: int, canary: float, total: float) -> str:
     )
 
 
-_SPANS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
-
-
-def span(seconds: float) -> str:
-    """A time in its two largest units: 45 s, 2 min 13 s, 3 h 20 min, 2 d 4 h."""
-    left = max(round(seconds), 0)
-    parts: list[tuple[int, str]] = []
-    for unit, size in _SPANS:
-        count, left = divmod(left, size)
-        if count or parts:
-            parts.append((count, unit))
-    return " ".join(f"{count} {unit}" for count, unit in parts[:2] if count) or "0 s"
-
-
 def points(share: float) -> str:
     """A difference of shares in percentage points, with its sign: +0.12 pp, -3 pp, 0 pp."""
     value = 100 * share

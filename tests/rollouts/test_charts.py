@@ -86,3 +86,11 @@ def test_a_chart_is_xml_that_stays_in_its_box_and_says_what_it_shows() -> None:
     assert badges[-1] <= WIDTH - 8
     numbers = [float(one) for path in root.iter("path") for one in re.findall(r"-?\d+\.?\d*", str(path.get("d")))]
     assert -2 * HEIGHT <= min(numbers) <= max(numbers) <= 3 * HEIGHT
+
+
+def test_a_single_point_is_seen_and_has_no_area() -> None:
+    """A rollout may be decided by its first block."""
+    band = Band("interval", "band", [(1.0, -1.0)], [(1.0, 1.0)])
+    drawn = svg(Chart("a", "b", time_axis(1), Axis(-1, 1, ()), [Line("effect", "e", [(1.0, 0.5)])], [band]), "one")
+    assert re.search(r'class="effect" d="M[\d.]+ [\d.]+h3"', drawn)
+    assert "interval" not in drawn

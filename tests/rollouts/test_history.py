@@ -85,20 +85,21 @@ def test_no_block_is_no_history() -> None:
 
 
 def test_blocks_come_back_as_they_were_written() -> None:
-    """Also one without a control, of which only the failures of the canary are kept; empty intervals leave nothing."""
+    """Also one without a control, an idle one, and two halves of an interval in which the weight changed."""
     store = MemoryStore()
     counts = {"error_rate": Counts(10, 1, 40, 2)}
     blocks = [
         Block(0, 20, counts, Counts(20, 2, 80, 4)),
-        Block(1, 20, counts, Counts()),
+        Block(1, 20, {}, Counts()),
         Block(1, 50, {}, Counts(30, 30, 30, 0), misrouted=2),
     ]
     write_blocks(store, "o-1", blocks)
+    write_blocks(store, "o-1", [])
     write_blocks(store, "o-1", [Block(2, 50, counts, Counts(1, 0, 1, 0), ready=False)])
     found = read_blocks(store, "o-1")
-    assert [(one.index, one.weight) for one in found] == [(0, 20), (1, 50), (2, 50)]
-    assert (found[0], found[1]) == (blocks[0], blocks[2])
-    assert not found[2].ready
+    assert found[:3] == blocks
+    assert (found[3].index, found[3].ready) == (2, False)
+    assert len(store.list("rollouts/o-1/blocks")) == 2
 
 
 @pytest.mark.parametrize(

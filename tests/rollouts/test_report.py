@@ -21,6 +21,7 @@ from tidegate.rollouts.drivers.local import LocalDriver
 from tidegate.rollouts.plan import RolloutPlan
 from tidegate.rollouts.report import Report, report
 from tidegate.rollouts.report_page import page
+from tidegate.rollouts.words import points
 
 VOID = {"meta", "br"}
 
@@ -230,3 +231,12 @@ def test_two_days_of_blocks_stay_a_small_page() -> None:
     assert "on my watch" in read.of("td")
     # Where a step begins is marked on all charts but the ramp, which shows it by itself.
     assert read.of("text").count("50 %") == 11
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.00123, "+0.12 pp"), (-0.0312, "-3.1 pp"), (0.31, "+31 pp"), (0.0, "0 pp"), (-0.00001, "0 pp")],
+)
+def test_a_difference_of_shares_has_the_digits_that_matter(share: float, text: str) -> None:
+    """In percentage points, with its sign."""
+    assert points(share) == text
