@@ -126,7 +126,8 @@ def report(
     t = terminal()
     environment = _environment()
     status = _status(environment, rollout)
-    made = brought_together(t.project.config.model, status, environment.ledger.events(), environment.store)
+    with t.progress.task("judge the recorded blocks once more"):
+        made = brought_together(t.project.config.model, status, environment.ledger.events(), environment.store)
     path = (output or Path(f"rollout-{status['id']}.html")).resolve()
     replace_file(path, page(made))
     document = {**made.to_dict(), "path": str(path)}

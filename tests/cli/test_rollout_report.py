@@ -34,7 +34,7 @@ def test_the_report_is_written_here_and_its_path_is_printed(cli: Cli, environmen
     (tmp_path / "rollout-o-1a2b.html").write_text("old")
     result = cli("-C", environment.project.root, "rollout", "report", cwd=tmp_path)
     path = tmp_path / "rollout-o-1a2b.html"
-    assert (result.exit_code, result.stdout, result.stderr) == (0, f"{path}\n", "")
+    assert (result.exit_code, result.stdout) == (0, f"{path}\n")
     assert "Promoted: version 2 took over from version 1" in path.read_text()
     assert [one.name for one in tmp_path.iterdir() if one.is_file()] == [path.name]
 
