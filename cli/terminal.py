@@ -67,6 +67,11 @@ class Terminal:
 
         return console(sys.stdout, _WIDTH_ELSEWHERE)
 
+    @property
+    def draws(self) -> bool:
+        """Whether a picture can be drawn anew in its place: on a terminal that can, and nobody asked for JSON."""
+        return not self.json and self.console.is_terminal and not self.console.is_dumb_terminal
+
     def show(self, document: Mapping[str, Any], render: Render | None = None) -> None:
         """The result: the one JSON document with --json, else what `render` draws, else a plain listing.
 

@@ -97,3 +97,17 @@ def format_size(size: int) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= 40 else text[:37] + "..."  # noqa: PLR2004 - what fits into one line of an error
+
+
+_SPANS: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+def span(seconds: float) -> str:
+    """A time for people only, in its two largest units: 45 s, 2 min 13 s, 3 h 20 min, 2 d 4 h."""
+    left = max(round(seconds), 0)
+    parts: list[tuple[int, str]] = []
+    for unit, size in _SPANS:
+        count, left = divmod(left, size)
+        if count or parts:
+            parts.append((count, unit))
+    return " ".join(f"{count} {unit}" for count, unit in parts[:2] if count) or "0 s"

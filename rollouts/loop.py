@@ -18,7 +18,7 @@ from tidegate.core.errors import UsageError
 from tidegate.core.store import Store
 from tidegate.registry.ledger import Draft, Ledger
 from tidegate.registry.state import RolloutState, State, deciding, on_open
-from tidegate.rollouts.block_lines import to_lines
+from tidegate.rollouts.block_files import write_blocks
 from tidegate.rollouts.blocks import Block, BlockBuilder, Counts, Exposure
 from tidegate.rollouts.checkpoint import checkpoint_path, read_checkpoint
 from tidegate.rollouts.copies import Copies
@@ -130,18 +130,31 @@ class RolloutLoop:
 
     def _judge_blocks(self, blocks: tuple[Block, ...], rollout: RolloutState, health: Health) -> list[str]:
         self._undecided = False
-        for block in blocks:
-            self._judge.add(block if self._has_control(block) else _without_control(block))
-        verdict = self._judge.verdict()
+        verdict, kept = self._judge_all(blocks)
         self._stable_ready = health.stable_ready
         self._condemned = verdict.decision == "rollback"
-        self._store_blocks(blocks)
+        write_blocks(self._store, self.id, kept)
         self._write_checkpoint(verdict)
         if verdict.next_weight and not health.canary_ready:
             # Nobody more is sent to a process that does not answer now, whatever it did before.
             self._undecided = True
             return []
         return self._act(verdict, rollout.keep)
+
+    def _judge_all(self, blocks: Iterable[Block]) -> tuple[Verdict, list[Block]]:
+        """The verdict after these blocks, and those to keep, as they were judged.
+
+        An idle interval is kept where something began or changed by it, so that the kept ones decide the same.
+        """
+        verdict, kept = self._judge.verdict(), []
+        for block in blocks:
+            before = verdict
+            judged = block if self._has_control(block) else _without_control(block)
+            verdict = self._judge.update(judged)
+            changed = (before.step, before.decision) != (verdict.step, verdict.decision)
+            if block.attempts.n1 + block.attempts.n0 or block.skipped or changed or block.index == 0:
+                kept.append(judged)
+        return verdict, kept
 
     @property
     def _late(self) -> float:
@@ -259,14 +272,6 @@ class RolloutLoop:
         if document["builder"] is not None:
             seen = b"".join(self._store.read(path) for path in self._store.list(f"rollouts/{self.id}/seen"))
             self._builder = BlockBuilder.restore(self.plan, document["builder"], seen)
-
-    def _store_blocks(self, blocks: tuple[Block, ...]) -> None:
-        """Keep the blocks for the report and for a replay."""
-        told = [block for block in blocks if block.attempts.n1 + block.attempts.n0 or block.skipped]
-        lines = [line for block in told for line in to_lines(self.id, block)]
-        if lines:
-            content = "".join(json.dumps(line) + "\n" for line in lines).encode()
-            self._store.write(f"rollouts/{self.id}/blocks/{blocks[0].index:08d}.jsonl", content)
 
 
 def exposure(record: AccessRecord) -> Exposure:

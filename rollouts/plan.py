@@ -25,6 +25,10 @@ class Line:
         """The canary's rate on the line when the stable arm's is `rate`."""
         return self.ratio * rate + self.margin
 
+    def above(self, rate: float) -> float:
+        """How far the line lies above the stable arm's `rate`: p1 - p0 on the line."""
+        return self.at(rate) - rate
+
 
 @dataclass(frozen=True, slots=True)
 class Stream:
@@ -49,6 +53,12 @@ class Stream:
     kind: Literal["share", "mean"] = "share"
     better: Literal["lower", "higher"] = "lower"
     variance: float = 1.0
+
+    def shift(self, line: Line, stable: float) -> float:
+        """The difference canary - stable, of the metric as named, at which the canary lies on a line."""
+        if self.better == "lower":
+            return line.above(stable)
+        return -line.above(1 - stable if self.kind == "share" else -stable)
 
     @property
     def bad(self) -> float:

@@ -17,7 +17,7 @@ def effect_sentence(
 ) -> str:
     """Say what was seen of one stream, how it lies to its lines and how sure that is."""
     seen = _seen(plan, stream, units)
-    worse, within = _allowed(stream, stream.harm), _allowed(stream, stream.safe)
+    worse, within = allowed(stream, stream.harm), allowed(stream, stream.safe)
     if word == "rollback":
         return f"{seen}: worse than the allowed {worse}; evidence {odds(harm)} against the canary."
     if word == "promote":
@@ -50,7 +50,7 @@ def _means(metric: str, units: Units) -> str:
     return f"{metric}: {units.canary_share:.4g} on average with the canary, {units.stable_share:.4g} with stable"
 
 
-def _allowed(stream: Stream, line: Line) -> str:
+def allowed(stream: Stream, line: Line) -> str:
     """The tolerance: "1.1x + 0.1 pp", of the misses where more of the metric is better."""
     if stream.kind == "share":
         missing = f" of what is missing to 100 % {stream.metric}" if stream.better == "higher" else ""
@@ -145,3 +145,10 @@ def ratio_sentence(weight: int, canary: float, total: float) -> str:
         f"{per_cent(canary / max(total, 1))} of new users reached the canary instead of {weight} %: "
         "the arms are not comparable, so nothing was concluded."
     )
+
+
+def points(share: float) -> str:
+    """A difference of shares in percentage points, with its sign: +0.12 pp, -3 pp, 0 pp."""
+    value = 100 * share
+    digits = 2 if abs(value) < 1 else 1 if abs(value) < 10 else 0  # noqa: PLR2004 - two or three digits say enough
+    return f"{round(value, digits) + 0.0:+.{digits}f} pp" if round(value, digits) else "0 pp"

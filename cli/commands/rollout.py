@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from tidegate.cli.interrupted import explained, watching
-from tidegate.cli.terminal import duration, terminal
+from tidegate.cli.terminal import Terminal, duration, terminal
 from tidegate.core.errors import ExitCode, Interrupted
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Plan, start, follow and end A/B rollouts.", no_args_is_help=True)
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the ledger.")]
+Which = Annotated[
+    str | None, typer.Argument(help="A rollout's id or a beginning of it; default: the newest.", metavar="ROLLOUT")
+]
 _POLL_SECONDS = 0.5
 # Streams that fit on a screen.
 _SHOWN = 20
@@ -85,19 +89,10 @@ def start(
 
 @app.command()
 def status(
-    rollout: Annotated[
-        str | None,
-        typer.Argument(help="A rollout's id or a beginning of it; default: the newest.", metavar="ROLLOUT"),
-    ] = None,
+    rollout: Which = None,
 ) -> None:
     """Show where a rollout stands: weight, users, and each metric with its evidence."""
-    from tidegate.core import identifiers
-
-    environment = _environment()
-    if rollout is not None:
-        known = (one.id for one in environment.state().rollouts)
-        rollout = identifiers.whole(rollout, known, identifiers.ROLLOUT) or rollout
-    document = environment.driver.status(rollout)
+    document = _status(_environment(), rollout)
     terminal().show(document, lambda console: _print_status(console, document))
 
 
@@ -109,18 +104,38 @@ def watch(
     t = terminal()
     environment = _environment()
     deadline = time.monotonic() + duration(timeout, "--timeout") if timeout else None
-    rollout, shown = environment.driver.status()["id"], ""
-    with explained(lambda _: watching(environment, rollout)):
+    rollout = environment.driver.status()["id"]
+    with explained(lambda _: watching(environment, rollout)), _screen(t, environment, rollout) as show:
         while True:
             document = environment.driver.status(rollout)
-            text = _line(document)
-            if text != shown:
-                t.line(document, text)
-                shown = text
+            show(document)
             over = deadline is not None and time.monotonic() > deadline
             if document["state"] != "running" or over:
                 raise typer.Exit(_exit_code(document["state"]))
             time.sleep(_POLL_SECONDS)
+
+
+@app.command()
+def report(
+    rollout: Which = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The file to write; default: rollout-ID.html in this folder.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Write one HTML page of a rollout: evidence over time, users, and who decided what; it needs no network."""
+    from tidegate.cli.files import replace_file
+    from tidegate.rollouts.report import report as brought_together
+    from tidegate.rollouts.report_page import page
+
+    t = terminal()
+    environment = _environment()
+    status = _status(environment, rollout)
+    with t.progress.task("judge the recorded blocks once more"):
+        made = brought_together(t.project.config.model, status, environment.ledger.events(), environment.store)
+    path = (output or Path(f"rollout-{status['id']}.html")).resolve()
+    replace_file(path, page(made))
+    document = {**made.to_dict(), "path": str(path)}
+    t.show(document, lambda console: console.print(str(path), markup=False, soft_wrap=True))
 
 
 @app.command()
@@ -215,6 +230,39 @@ def _environment() -> Environment:
     from tidegate.pipelines.environment import environment_for
 
     return environment_for(terminal().project)
+
+
+def _status(environment: Environment, typed: str | None) -> dict[str, Any]:
+    """The document of the rollout that was asked for by its id or the beginning of it."""
+    from tidegate.core import identifiers
+
+    if typed is not None:
+        known = (one.id for one in environment.state().rollouts)
+        typed = identifiers.whole(typed, known, identifiers.ROLLOUT) or typed
+    return environment.driver.status(typed)
+
+
+@contextmanager
+def _screen(t: Terminal, environment: Environment, rollout: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """How `watch` shows a document: a picture that is drawn anew on a terminal, elsewhere a line when it changed."""
+    if t.draws:
+        from tidegate.cli.rollout_view import live
+        from tidegate.rollouts.plan import RolloutPlan
+
+        kept = next(one.plan for one in environment.state().rollouts if one.id == rollout)
+        with live(t.console, RolloutPlan.from_dict(kept)) as show:
+            yield show
+        return
+    shown = ""
+
+    def line(document: dict[str, Any]) -> None:
+        nonlocal shown
+        text = _line(document)
+        if text != shown:
+            t.line(document, text)
+            shown = text
+
+    yield line
 
 
 def _exit_code(state: str) -> ExitCode:

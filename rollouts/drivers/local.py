@@ -62,6 +62,7 @@ class LocalDriver:
                 "canary": {"version": state.versions.get(found.canary), "release": found.canary},
             },
             "metrics": verdict.get("metrics", []),
+            "log_e_harm": verdict.get("log_e_harm", 0.0),
             "srm": verdict.get("srm", {"log_e": 0.0, "ok": True}),
             "forecast_seconds": _left(found, checkpoint),
             "units": verdict.get("units", {"stable": 0, "canary": 0}),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.core.units import format_duration, format_size, parse_duration, parse_size
+from tidegate.core.units import format_duration, format_size, parse_duration, parse_size, span
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,20 @@ def test_any_text_is_a_quantity_or_a_value_error(text: str) -> None:
             assert parse(text) >= 0
         except ValueError as error:
             assert "write for instance" in str(error) or "whole number" in str(error)  # noqa: PT017 - both ways are fine
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "0 s"),
+        (45, "45 s"),
+        (59.6, "1 min"),
+        (133, "2 min 13 s"),
+        (3605, "1 h"),
+        (12_000, "3 h 20 min"),
+        (190_000, "2 d 4 h"),
+    ],
+)
+def test_a_time_is_told_in_two_units(seconds: float, text: str) -> None:
+    """As a person would say it; what is smaller does not matter."""
+    assert span(seconds) == text

@@ -22,7 +22,7 @@ from tidegate.core.config import Rollout
 from tidegate.core.errors import Conflict
 from tidegate.registry.ledger import Draft, Event, Ledger
 from tidegate.registry.state import RolloutState, deciding, fold, start
-from tidegate.rollouts.block_lines import from_lines
+from tidegate.rollouts.block_files import read_blocks
 from tidegate.rollouts.checkpoint import read_checkpoint
 from tidegate.rollouts.drivers.local import LocalDriver
 from tidegate.rollouts.health import Health
@@ -662,9 +662,36 @@ def test_the_blocks_that_decided_are_kept(tmp_path: Path) -> None:
     """They replay to the same totals."""
     world = World(tmp_path)
     world.run()
-    paths = world.store.list("rollouts/o-1/blocks")
-    lines = [json.loads(line) for path in paths for line in world.store.read(path).splitlines()]
-    assert judge(world.plan, from_lines(lines)["o-1"]).to_dict() == world.events[-1].data["verdict"]
+    assert judge(world.plan, read_blocks(world.store, "o-1")).to_dict() == world.events[-1].data["verdict"]
+
+
+def test_what_is_kept_of_an_outage_is_what_was_judged(tmp_path: Path) -> None:
+    """Blocks without a control counted for nothing; judged again from the store, they still do."""
+
+    def out(number: int, _arm: str) -> dict[str, Any]:
+        return {"status": 503} if 160 <= number < 480 else {}
+
+    world = World(tmp_path, answer=out)
+    assert world.run() == ["step_passed", "promoted"]
+    kept = read_blocks(world.store, "o-1")
+    assert judge(world.plan, kept).to_dict() == world.events[-1].data["verdict"]
+    assert [block for block in kept if not block.metrics]
+
+
+def test_an_idle_beginning_and_an_idle_end_are_kept(tmp_path: Path) -> None:
+    """A step lasts from its first interval to the one that ends it, also where nobody came."""
+    world = World(tmp_path, step={"min": "3s", "max": "20s"})
+    users, world.users = world.users, 0
+    world.run(4)
+    world.users = users
+    world.run(2)
+    world.users = 0
+    world.run()
+    assert world.kinds[-1] == "held"
+    kept = read_blocks(world.store, "o-1")
+    again = judge(world.plan, kept)
+    assert (again.decision, list(again.reasons)) == ("inconclusive", world.events[-1].data["reasons"])
+    assert len(kept) < kept[-1].index
 
 
 def test_a_shadow_phase_shows_the_canary_copies_and_no_user(tmp_path: Path) -> None:
