@@ -22,6 +22,8 @@ from tidegate.core.store import Store
 # A reader that starts afresh opens one file for this many old events.
 SEGMENT = 256
 _ATTEMPTS = 50
+# Of an event's number in its file's name; a segment's has fewer.
+_DIGITS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class Ledger:
         self._folder = f"ledger/{stream}"
         self._clock = clock
         self._events: list[Event] = []
+        # Whether the files were looked through for a hole: once is enough, for what has been read is kept here.
+        self._whole = False
 
     def events(self) -> tuple[Event, ...]:
         """Every event so far, oldest first.
@@ -84,8 +88,10 @@ class Ledger:
         """
         if not self._events:
             self._read_segments()
-        while (event := self._read(len(self._events))) is not None:
-            self._events.append(event)
+        self._read_on()
+        if not self._whole:
+            self._refuse_holes()
+            self._whole = True
         return tuple(self._events)
 
     def append(self, decide: Decide) -> Event | None:
@@ -115,7 +121,25 @@ class Ledger:
         raise Conflict(f"The ledger at {self._store.url} is too busy.", "Run the same command again.")
 
     def _name(self, seq: int) -> str:
-        return f"{self._folder}/{seq:08d}.json"
+        return f"{self._folder}/{seq:0{_DIGITS}d}.json"
+
+    def _read_on(self) -> None:
+        while (event := self._read(len(self._events))) is not None:
+            self._events.append(event)
+
+    def _refuse_holes(self) -> None:
+        """A lost file would end the past early, and the next event would take its place: a decision on half a past."""
+        names = [path.rsplit("/", 1)[1].removesuffix(".json") for path in self._store.list(self._folder)]
+        newest = max((int(name) for name in names if len(name) == _DIGITS and name.isdigit()), default=-1)
+        if newest < len(self._events):
+            return
+        # Somebody may have written between the two looks.
+        self._read_on()
+        if newest >= len(self._events):
+            raise TidegateError(
+                f"The ledger is damaged: {self._name(len(self._events))} is missing, and later events are there.",
+                f"Nothing was changed. Restore that file of the store {self._store.url} from a backup.",
+            )
 
     def _read(self, seq: int) -> Event | None:
         try:

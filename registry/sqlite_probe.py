@@ -132,6 +132,6 @@ def opened(file: Path) -> sqlite3.Connection:
 def _corrupt(file: Path, reason: str) -> TidegateError:
     return TidegateError(
         f"MLflow's database {file} cannot be read: {reason}.",
-        f"Restore it from a backup, or move it away (`mv {file.name} {file.name}.broken`) and run `tidegate train`: "
+        f"Restore it from a backup, or move it away (`mv {file} {file}.broken`) and run `tidegate train`: "
         "runs are logged again from the outputs, registered versions are not.",
     )

@@ -21,7 +21,7 @@ OPEN: frozenset[RolloutWord] = frozenset({"running", "held"})
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """How one step of a rollout ended, or stands."""
+    """How one step of a rollout ended, or stands; `units` are the users who were new in it."""
 
     weight: int
     verdict: str
@@ -175,7 +175,11 @@ def _change(now: State, /, **fields: Any) -> State:
 def _results(state: State, event: Event, verdict: str) -> tuple[StepResult, ...]:
     rollout = state.rollouts[-1]
     seconds = (event.moment - datetime.fromisoformat(rollout.step_started_at)).total_seconds()
-    units = event.data.get("units", {})
+    # The judge counts users since the rollout began.
+    units = {
+        arm: max(0, count - sum(result.units.get(arm, 0) for result in rollout.results))
+        for arm, count in event.data.get("units", {}).items()
+    }
     done = StepResult(rollout.weight, verdict, round(seconds, 3), units)
     return (*rollout.results, done)
 

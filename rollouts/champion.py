@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tidegate.rollouts.blocks import DEAD
-from tidegate.rollouts.health import Silence
+from tidegate.rollouts.health import START_SECONDS, Silence
 from tidegate.rollouts.loop import end_of
 from tidegate.serving.gateway.access_log import AccessLogReader
 
@@ -31,16 +31,20 @@ class ChampionWatch:
         self.release = release
         self._reader = AccessLogReader(log, end_of(log))
         self._block, self._clock = block_seconds, clock
-        self._was_ready = False
+        self._was_alive = self._was_ready = False
         self._silence = Silence()
+        self._patience_ends = clock() + START_SECONDS
         self._begin()
 
     def tick(self, *, alive: bool, ready: bool, warm_ready: bool) -> str:
         """Why it must go, or nothing; what stops the warm revision too is held against neither."""
         silent = self._silence.proven(self._clock(), ready=ready, other_ready=warm_ready)
-        self._was_ready = self._was_ready or ready
-        if not alive:
+        # A process that this watch never saw is being started, which is no death.
+        self._was_alive, self._was_ready = self._was_alive or alive, self._was_ready or ready
+        if self._was_alive and not alive:
             return "its process died"
+        if not self._was_ready and self._clock() > self._patience_ends:
+            return f"it did not become ready within {START_SECONDS:.0f} seconds"
         if self._was_ready and silent:
             return "its process does not answer its readiness check"
         return self._failing()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Loading a large model and its libraries on a slow disk.
-_START_SECONDS = 90.0
+START_SECONDS = 90.0
+"""How long a process may take to get ready: a large model and its libraries on a slow disk."""
+
 # A process that ends this often before it is ready will not get ready by a fourth attempt.
 _MOST_STARTS = 3
 # Arms are asked one after the other, and one that was asked first looks well for up to a second longer.
@@ -51,7 +52,7 @@ class CanaryWatch:
 
     def __init__(self, now: float, *, was_ready: bool = False) -> None:
         self.was_ready = was_ready
-        self._patience_ends = now + _START_SECONDS
+        self._patience_ends = now + START_SECONDS
         self._excused = 0
         self._silence = Silence()
 
@@ -71,7 +72,7 @@ class CanaryWatch:
     def _excuse(self, health: Health, now: float) -> None:
         """Both are down, or the control is: the canary may be started again, and gets its time once more."""
         self.was_ready = self.was_ready and health.canary_alive
-        self._patience_ends = now + _START_SECONDS
+        self._patience_ends = now + START_SECONDS
         self._excused = health.canary_starts
 
     def _never_came(self, health: Health, now: float) -> str:
@@ -80,5 +81,5 @@ class CanaryWatch:
         if not health.canary_alive and starts >= _MOST_STARTS:
             return f"The canary ended {starts} times before it was ready: see `tidegate logs`."
         if now > self._patience_ends:
-            return f"The canary did not become ready within {_START_SECONDS:.0f} seconds: see `tidegate logs`."
+            return f"The canary did not become ready within {START_SECONDS:.0f} seconds: see `tidegate logs`."
         return ""

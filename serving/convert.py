@@ -150,7 +150,9 @@ def _compare(model: Predictor, inputs: Sequence[Input], columns: Columns, file: 
             raise NotConverted(
                 f"the ONNX model fails on rows that the Python model predicts: {_first_line(error)}"
             ) from error
-        worst = max(worst, _difference(answers, found))
+        # The largest of a number and NaN is whichever comes first: what is no number must not be lost.
+        difference = _difference(answers, found)
+        worst = max(worst, difference)
         rows += len(next(iter(asked.values())))
     if not worst <= TOLERANCE:
         text = f"its ONNX form differs from the Python model by {worst:.2g} on {rows} rows"
@@ -199,14 +201,25 @@ def _difference(native: tuple[Any, Any], found: tuple[Any, Any]) -> float:
     if native[1] is not None:
         if found[1] is None or np.shape(native[1]) != np.shape(found[1]):
             return float("inf")
-        return float(np.max(np.abs(np.asarray(native[1]) - np.asarray(found[1], dtype=np.float64))))
+        return _largest(np.asarray(native[1], dtype=np.float64), np.asarray(found[1], dtype=np.float64))
     values, answered = np.asarray(native[0]).ravel(), np.asarray(found[0]).ravel()
     if values.shape != answered.shape:
         return float("inf")
     if values.dtype.kind != "f":
         return float(np.any(values.astype(str) != answered.astype(str)))
-    spread = float(np.std(values)) or max(1.0, float(np.abs(values).max()))
-    return float(np.max(np.abs(values - answered.astype(np.float64)))) / spread
+    values = values.astype(np.float64)
+    known = values[np.isfinite(values)]
+    spread = (float(np.std(known)) or max(1.0, float(np.abs(known).max()))) if known.size else 1.0
+    return _largest(values, answered.astype(np.float64)) / spread
+
+
+def _largest(native: Any, found: Any) -> float:
+    """The largest distance; infinity where only one of them is a number, 0 where both are the same infinity or none."""
+    import numpy as np
+
+    with np.errstate(invalid="ignore"):
+        distance = np.where((native == found) | (np.isnan(native) & np.isnan(found)), 0.0, np.abs(native - found))
+    return float("inf") if np.isnan(distance).any() else float(distance.max(initial=0.0))
 
 
 def _probes(inputs: Sequence[Input], columns: Columns) -> list[Columns]:

@@ -49,7 +49,7 @@ def _print(console: Console, document: dict[str, Any], keep: Path | None) -> Non
     table = Table("version", "what", "gate", "verdict", "canary users", "seconds", title="What happened")
     for chapter in document["chapters"]:
         steps = chapter["rollout"]["steps"]
-        users = max((step["units"].get("canary", 0) for step in steps), default=0)
+        users = sum(step["units"].get("canary", 0) for step in steps)
         seconds = sum(step["seconds"] for step in steps)
         table.add_row(
             str(chapter["version"]),

@@ -22,9 +22,12 @@ def unfreeze(reason: Reason) -> None:
 
 
 def _write(kind: str, reason: str) -> None:
+    from tidegate.core.errors import UsageError
     from tidegate.pipelines.environment import environment_for
     from tidegate.registry.ledger import Draft
 
+    if not reason.strip():
+        raise UsageError("--reason is empty.", "Others read it in `tidegate events`: say why.")
     t = terminal()
     event = environment_for(t.project).ledger.append(lambda _: Draft(kind, {"reason": reason}))
     t.show(

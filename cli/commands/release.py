@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tidegate.core.artifacts import Release
+    from tidegate.core.store import Store
     from tidegate.registry.state import State
 
 app = typer.Typer(help="List, show and restore releases.", no_args_is_help=True)
@@ -24,12 +25,11 @@ ReleaseId = Annotated[str, typer.Argument(help="A release's id, or a beginning o
 def list_releases() -> None:
     """List every release of this environment with its version and what became of it."""
     from tidegate.pipelines.environment import environment_for
-    from tidegate.registry import releases
 
     t = terminal()
     environment = environment_for(t.project)
     state = environment.state()
-    rows = [_row(releases.load(environment.store, one), state) for one in state.versions]
+    rows = [_row_of(environment.store, one, state) for one in state.versions]
     t.show({"kind": "releases", "releases": rows}, lambda console: _print_list(console, rows))
 
 
@@ -61,7 +61,9 @@ def checkout(
     environment = environment_for(t.project)
     root = t.project.root
     found = releases.load(environment.store, releases.resolve(environment.store, release))
-    into = (to or root.parent / f"{root.name}-{found.id}").resolve()
+    # Beside the whole repository: a worktree inside it would be a part of it.
+    beside = (toplevel(root) if is_repository(root) else root).parent
+    into = (to or beside / f"{root.name}-{found.id}").resolve()
     releases.checkout(environment.store, found, root, into)
     project = into / root.relative_to(toplevel(root)) if is_repository(root) else into
     with t.progress.task("bring in the data"):
@@ -85,6 +87,19 @@ def _print_list(console: Console, rows: list[dict[str, Any]]) -> None:
     console.print(shown)
     if any(row["git_dirty"] for row in rows):
         console.print(DIRTY_NOTE, markup=False)
+
+
+def _row_of(store: Store, release: str, state: State) -> dict[str, Any]:
+    """What is known of a release; of a damaged one what the ledger knows, so that the others are shown too."""
+    from tidegate.core.errors import TidegateError
+    from tidegate.registry import releases
+
+    try:
+        return _row(releases.load(store, release), state)
+    except TidegateError:
+        version, run = state.versions[release], state.runs[release]
+        unknown = {"git_commit": "", "git_dirty": False, "data_md5": ""}
+        return {"release": release, "version": version, "status": "damaged", "run_id": run, **unknown}
 
 
 def _row(release: Release, state: State) -> dict[str, Any]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import socket
 import subprocess
 from pathlib import Path
 
 from tidegate.core.errors import TidegateError
+
+# The project's folder in the command line of an Envoy that `tidegate up` started.
+_GATEWAY_OF = re.compile(r" -c (.+?)/\.tidegate/")
 
 
 def require_free(host: str, port: int, key: str) -> None:
@@ -29,12 +33,20 @@ def require_free(host: str, port: int, key: str) -> None:
             probe.bind((host, port))
         except OSError as error:
             pid = holder(port)
-            who = f"process {pid} ({command_line(pid)[:80]})" if pid else "another process"
-            stop = f"Stop it with `kill {pid}`" if pid else "Stop it"
+            command = command_line(pid) if pid else ""
+            who = f"process {pid} ({command[:80]})" if pid else "another process"
             raise TidegateError(
                 f"Port {port} on {host} is taken by {who}: {error.strerror}.",
-                f"{stop}, run `tidegate down` if it is an older gateway, or set {key} in tidegate.yaml.",
+                f"{_how_to_stop(pid, command)}, or set {key} in tidegate.yaml.",
             ) from error
+
+
+def _how_to_stop(pid: int | None, command: str) -> str:
+    """A gateway of ours is not killed: its `up` would start it again."""
+    project = _GATEWAY_OF.search(command)
+    if project:
+        return f"It is the gateway of another project: `tidegate -C {shlex.quote(project[1])} down` stops it"
+    return f"Stop it with `kill {pid}`" if pid else "Stop it"
 
 
 def holder(port: int) -> int | None:

@@ -90,9 +90,18 @@ def _connection_manager(settings: GatewaySettings, folder: Path) -> Document:
         "request_timeout": "60s",
         "rds": {"route_config_name": ROUTES, "config_source": _watched(folder, "routes.json")},
         "access_log": [_access_log(settings, folder / "access.jsonl")],
-        "local_reply_config": {"body_format": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}}},
+        "local_reply_config": {
+            "mappers": [_worded(413, f"The body is larger than serve.max_body, {settings.max_body:,} bytes.")],
+            "body_format": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}},
+        },
         "http_filters": _filters(settings),
     }
+
+
+def _worded(status: int, text: str) -> Document:
+    """Another text for an answer of the gateway's own."""
+    equal = {"op": "EQ", "value": {"default_value": status, "runtime_key": f"tidegate.status_{status}"}}
+    return {"filter": {"status_code_filter": {"comparison": equal}}, "body": {"inline_string": text}}
 
 
 def _filters(settings: GatewaySettings) -> list[Document]:
@@ -173,6 +182,9 @@ def _routes(state: GatewayState, settings: GatewaySettings) -> list[Document]:
         for path in ("/healthz", "/readyz")
     ]
     routes.append({"match": {"path": "/metrics"}, "name": route_name("ops", state), "route": stable})
+    # The first to ask for them makes the process import BentoML: seconds and 100 MB beside users' requests.
+    text = "Ask the model's own port, which `tidegate ps` shows: the gateway does not pass this on."
+    routes += [_refusal({"path": path}, route_name("ops", state), 404, text) for path in ("/docs.json", "/schema.json")]
     routes += _forced(state, limit)
     split = {**_split(state, settings), **limit}
     mirrored = {**split, **_mirror(state.shadow)}

@@ -56,6 +56,15 @@ def shortest(known: dict[int, str], version: int) -> str:
     )
 
 
+def test_a_damaged_release_hides_no_other(cli: Cli, project: Path, known: dict[int, str]) -> None:
+    """Its row says so, with what the ledger knows of it."""
+    (Path(open_project(project).store_url) / "releases" / known[1] / "release.json").unlink()
+    rows = cli("release", "list", "--json", cwd=project).json["releases"]
+    assert {row["release"]: row["status"] == "damaged" for row in rows} == {
+        one: number == 1 for number, one in known.items()
+    }
+
+
 @pytest.mark.parametrize("columns", [0, 60, 80])
 def test_ids_are_whole_on_any_terminal(cli: Cli, project: Path, known: dict[int, str], columns: int) -> None:
     """One line a release, with an id that can be copied, and a mark where the tree was dirty."""

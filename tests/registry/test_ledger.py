@@ -38,6 +38,18 @@ def test_a_decision_for_nothing_writes_nothing(ledger: Ledger) -> None:
     assert ledger.events() == ()
 
 
+def test_a_lost_event_is_no_shorter_past(ledger: Ledger, tmp_path: Path) -> None:
+    """A hole is an error that names the file: deciding on what came before it would undo what came after."""
+    for number in range(4):
+        ledger.append(lambda _, number=number: Draft("frozen", {"reason": str(number)}))
+    (tmp_path / "ledger" / "demand.local" / "00000001.json").unlink()
+    again = Ledger(open_store(str(tmp_path)), "demand.local")
+    for attempt in (again.events, lambda: again.append(lambda _: Draft("unfrozen", {"reason": "x"}))):
+        with pytest.raises(TidegateError, match=r"00000001\.json is missing"):
+            attempt()
+    assert len(list((tmp_path / "ledger" / "demand.local").glob("*.json"))) == 3
+
+
 def test_the_loser_of_a_race_decides_again_on_what_the_winner_wrote(tmp_path: Path) -> None:
     """Of writers that each allow only one event, exactly one writes."""
     barrier = threading.Barrier(6)

@@ -61,13 +61,14 @@ def test_a_rollout_climbs_its_steps_and_promotes(ledger: Ledger) -> None:
     assert begin(ledger).open_rollout is not None
     state = write(ledger, "step_passed", rollout="o-1", step=1, units={"stable": 80, "canary": 20})
     assert state.rollouts[-1].weight == 50
-    state = write(ledger, "promoted", rollout="o-1", keep=60.0)
+    state = write(ledger, "promoted", rollout="o-1", keep=60.0, units={"stable": 110, "canary": 50})
     rollout = state.rollouts[-1]
     assert [(result.weight, result.verdict, result.seconds) for result in rollout.results] == [
         (20, "promote", 10.0),
         (50, "promote", 10.0),
     ]
-    assert rollout.results[0].units == {"stable": 80, "canary": 20}
+    # The judge counts from the start of the rollout, a step shows its own.
+    assert [result.units for result in rollout.results] == [{"stable": 80, "canary": 20}, {"stable": 30, "canary": 30}]
     assert (state.champion, state.history, rollout.weight) == ("r-2", ("r-1",), 100)
     assert state.retired is not None
     assert (state.retired.release, state.retired.keep) == ("r-1", 60.0)

@@ -39,6 +39,16 @@ def test_a_dead_champion_goes_at_once(champion: Watched) -> None:
     assert champion.after(0.5, alive=False, ready=False) == "its process died"
 
 
+def test_a_champion_that_is_only_being_started_has_not_died(tmp_path: Path) -> None:
+    """After `up`, a warm process may answer before the champion's is there; if it never comes, it goes."""
+    begun = Watched(tmp_path)
+    assert begun.after(80, alive=False, ready=False) == ""
+    assert begun.after(20, alive=True, ready=False) == "it did not become ready within 90 seconds"
+    again = Watched(tmp_path)
+    assert again.after(5, alive=False, ready=False) == ""
+    assert again.after(100) == ""
+
+
 def test_a_silent_champion_goes_while_the_warm_one_answers(champion: Watched) -> None:
     """Within seconds, but not by one look."""
     assert champion.after(1, ready=False) == ""

@@ -206,13 +206,27 @@ def test_refusals_at_the_edge_are_not_held_against_an_arm(echo: Make, new_gatewa
     stable = echo("r-stable")
     gateway = new_gateway(rate_limit=5, max_body=1000)
     gateway.start(GatewayState(stable.upstream))
-    assert ask(gateway, [{"x-user-id": "big"}], body=b"x" * 1001)[0].status == 413
+    big = ask(gateway, [{"x-user-id": "big"}], body=b"x" * 1001)[0]
+    assert (big.status, big.json()["error"]) == (413, "The body is larger than serve.max_body, 1,000 bytes.")
     answers = ask(gateway, [{"x-user-id": "eager"}] * 30)
     refused = [answer for answer in answers if answer.status == 429]
     assert 10 <= len(refused) <= 26
     assert refused[0].header(b"retry-after") == "1"
     assert "error" in json.loads(refused[0].body)
     assert sum(record.attempted for record in logged(gateway, 31)) == len(stable.heads) == 30 - len(refused)
+
+
+@pytest.mark.parametrize("path", ["/docs.json", "/schema.json"])
+def test_nobody_makes_a_model_import_bentoml_through_the_gateway(
+    echo: Make, new_gateway: Make, ask: Make, path: str
+) -> None:
+    """Its documentation is the model's own port's to give: the first to ask would slow users for seconds."""
+    stable = echo("r-stable")
+    gateway = new_gateway()
+    gateway.start(GatewayState(stable.upstream))
+    answer = ask(gateway, [{"x-tidegate-force-arm": "stable"}], method="GET", path=path, body=b"")[0]
+    assert (answer.status, "tidegate ps" in answer.json()["error"]) == (404, True)
+    assert stable.heads == []
 
 
 def test_a_service_that_hangs_is_a_failed_attempt(echo: Make, new_gateway: Make, ask: Make) -> None:

@@ -97,6 +97,18 @@ def test_a_taken_port_names_its_holder(new_gateway: Make) -> None:
     assert gateway.pid is None
 
 
+def test_a_port_that_another_projects_gateway_holds_is_given_back_by_its_down(
+    tmp_path: Path, new_gateway: Make
+) -> None:
+    """Killing its Envoy would not help: its `up` starts it again."""
+    gateway = new_gateway("my shop/.tidegate/run/gateway")
+    gateway.folder.parent.mkdir(parents=True)
+    gateway.start(GatewayState(None))
+    with pytest.raises(TidegateError) as caught:
+        new_gateway("mine", port=gateway.settings.port).start(GatewayState(None))
+    assert f"`tidegate -C '{tmp_path / 'my shop'}' down` stops it" in caught.value.hint
+
+
 def test_a_pid_that_another_program_got_is_left_alone(new_gateway: Make) -> None:
     """After a reboot the number in the pid file may be anybody's."""
     gateway = new_gateway()

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OrdinalEncoder, StandardScaler
+from sklearn.preprocessing import OrdinalEncoder, PolynomialFeatures, StandardScaler
 
 from tidegate.core.config import Threshold
 from tidegate.core.errors import TidegateError
@@ -92,6 +92,20 @@ def test_a_conversion_that_is_silently_wrong_is_refused(maker: Any, odd: Any) ->
     assert "differs from the Python model" in built.reason
     answer = served(built.bundle, frame[:100])
     assert np.allclose(answer.probabilities, model.predict_proba(maker.inputs(columns, frame[:100])))
+
+
+def test_an_onnx_form_without_an_answer_is_refused(maker: Any) -> None:
+    """Squares of 1e20 do not fit a 32-bit float: what is no number there is the largest difference, not none."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.uniform(1, 2, 400) * 1e20, "b": rng.uniform(1, 2, 400) * 1e20})
+    target = (frame.a * frame.b - frame.a**2) / 1e40 + rng.normal(0, 0.01, 400)
+    squares = make_pipeline(PolynomialFeatures(2, include_bias=False), StandardScaler())
+    model = make_pipeline(make_column_transformer((squares, ["a", "b"])), Ridge(1e-6))
+    columns = maker.columns(frame, numbers(frame))
+    model.fit(maker.inputs(columns, frame), target)
+    built = maker.package(maker.folder(model, columns, task="regression"), frame[300:])
+    assert (built.runtime, "differs from the Python model by inf" in built.reason) == ("native", True)
+    assert np.allclose(served(built.bundle, frame[:50]).predictions, model.predict(frame[:50]))
 
 
 def test_a_model_without_exact_converter_stays_python(maker: Any) -> None:
