@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FOLDERS := api cli console core monitors pipelines registry rollouts serving
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test quick check lint types imports picture lock clean
+.PHONY: help setup demo test long quick check lint types imports picture lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -29,8 +29,11 @@ demo: setup ## the five-minute story on real data
 test: setup ## every test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
+long: setup ## what takes minutes: the whole road with nothing edited
+	$(BIN)/python -m pytest -m long
+
 quick: setup ## the tests that take seconds
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not long"
 
 bench: setup ## the promised ratios; a quarter of an hour on a machine that does nothing else
 	@failed=0; for name in startup noop gateway serving ship; do $(BIN)/python bench/$$name.py || failed=1; done; exit $$failed

@@ -123,7 +123,7 @@ def running(cli: Cli, root: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def traffic(root: Path) -> Iterator[None]:
+def traffic(root: Path, rps: int = 60, users: int = 3000) -> Iterator[None]:
     """Users who come and come back."""
     command = [
         sys.executable,
@@ -134,9 +134,9 @@ def traffic(root: Path) -> Iterator[None]:
         "dev",
         "traffic",
         "--rps",
-        "60",
+        str(rps),
         "--users",
-        "3000",
+        str(users),
     ]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
