@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FOLDERS := api cli console core monitors pipelines registry rollouts serving
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test long quick check lint types imports picture lock clean
+.PHONY: help setup demo test long quick bench check lint types imports picture simulate lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -52,6 +52,9 @@ imports: setup
 
 picture: setup ## draw the README's picture from a real run of the demo
 	$(BIN)/python docs/make_picture.py
+
+simulate: setup ## play the scenarios of `tidegate rollout simulate` and write docs/judge.md's tables; some minutes
+	$(BIN)/python docs/make_simulation_table.py
 
 lock: setup ## pin the newest versions that fit pyproject.toml
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --generate-hashes --upgrade --all-extras --group dev --quiet pyproject.toml --output-file requirements.lock

@@ -215,6 +215,35 @@ def replay(
     t.show({"kind": "replay", "streams": streams}, lambda console: _print_replay(console, streams))
 
 
+@app.command()
+def simulate(
+    scenario: Annotated[
+        str | None, typer.Argument(help="A built-in scenario, or the path of a YAML file.", metavar="SCENARIO")
+    ] = None,
+    runs: Annotated[int | None, typer.Option(help="Rollouts to draw, instead of the scenario's own number.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the random numbers, instead of the scenario's own.")] = None,
+    every: Annotated[bool, typer.Option("--list", help="List the built-in scenarios.")] = False,
+) -> None:
+    """Try a policy on made-up traffic, beside other tools' rules. Exit code 3: an expectation does not hold."""
+    from tidegate.cli import simulation_tables
+    from tidegate.core.errors import UsageError
+    from tidegate.rollouts.simulation.run import simulate as play_all
+    from tidegate.rollouts.simulation.scenario import load, names
+
+    t = terminal()
+    if every:
+        listed = [{"name": name, "about": load(name).about} for name in names()]
+        document = {"kind": "simulations", "scenarios": listed}
+        t.show(document, lambda console: simulation_tables.print_names(console, listed))
+        return
+    if scenario is None:
+        raise UsageError("Which scenario?", "`tidegate rollout simulate --list` shows the built-in ones.")
+    report = play_all(scenario, load(scenario, runs=runs, seed=seed), t.progress)
+    t.show(report.to_dict(), lambda console: simulation_tables.print_report(console, report))
+    if report.broken():
+        raise typer.Exit(ExitCode.REFUSED)
+
+
 def _opened(path: Path) -> AbstractContextManager[TextIO]:
     from tidegate.core.errors import UsageError
 
