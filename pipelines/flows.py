@@ -253,7 +253,7 @@ def plan_rollout(
     if _guards_latency(environment):
         latency = champion.speed(environment, progress) if wait else champion.known_speed(environment)
     units = lately.units_per_minute if units_per_minute is None else units_per_minute
-    return _plan(environment, units, lately.error_rate, latency)
+    return _plan(environment, units, latency, errors=lately.error_rate, invalid=lately.invalid_rate)
 
 
 def forecast_rollout(environment: Environment, progress: Progress, units_per_minute: float | None) -> RolloutPlan:
@@ -274,7 +274,7 @@ def forecast_rollout(environment: Environment, progress: Progress, units_per_min
     # Thresholds do not matter for a forecast: whatever they are, 50, 10 and 1 % of stable requests are slower.
     nothing = (0.0, 0.0, 0.0)
     assumed = LatencyLines(nothing, nothing, (1.0, 1.0, 1.0), 0) if _guards_latency(environment) else None
-    return _plan(environment, units_per_minute, 0.0, assumed)
+    return _plan(environment, units_per_minute, assumed)
 
 
 def _guards_latency(environment: Environment) -> bool:
@@ -282,9 +282,14 @@ def _guards_latency(environment: Environment) -> bool:
 
 
 def _plan(
-    environment: Environment, units_per_minute: float, error_rate: float, latency: LatencyLines | None
+    environment: Environment,
+    units_per_minute: float,
+    latency: LatencyLines | None,
+    *,
+    errors: float = 0.0,
+    invalid: float = 0.0,
 ) -> RolloutPlan:
-    from tidegate.rollouts.planning import make_plan
+    from tidegate.rollouts.planning import Measured, make_plan
 
     config = environment.project.config
     return make_plan(
@@ -292,8 +297,9 @@ def _plan(
         rollout_id=f"o-{secrets.token_hex(4)}",
         block_seconds=config.advanced.block,
         units_per_minute=units_per_minute,
-        error_rate=error_rate,
+        error_rate=errors,
         latency=latency,
+        others={"invalid_output": Measured(invalid)},
     )
 
 

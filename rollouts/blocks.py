@@ -55,6 +55,7 @@ class Exposure:
         seconds: how long it took.
         forced: the caller chose the arm, or the request was a mirrored copy.
         served_by: the arm that really answered, by the upstream's address; empty if none did.
+        invalid: a row of the answer is no prediction.
     """
 
     at: float
@@ -64,6 +65,7 @@ class Exposure:
     seconds: float
     forced: bool = False
     served_by: str = ""
+    invalid: bool = False
 
     @property
     def reached(self) -> bool:
@@ -338,7 +340,7 @@ class _Sums:
 
     def __init__(self) -> None:
         self.units = [0, 0]
-        self.events = {name: [0, 0] for name in ("error_rate", *SHARES)}
+        self.events = {name: [0, 0] for name in ("error_rate", "invalid_output", *SHARES)}
         self.attempts = [0, 0]
         self.failures = [0, 0]
         self.misrouted = 0
@@ -353,6 +355,7 @@ class _Sums:
         row = ARMS.index(exposure.arm)
         self.units[row] += 1
         self.events["error_rate"][row] += exposure.failed
+        self.events["invalid_output"][row] += exposure.invalid
         if latency is not None:
             thresholds = latency.canary if exposure.arm == "canary" else latency.stable
             for name, threshold in zip(SHARES, thresholds, strict=True):
@@ -360,7 +363,8 @@ class _Sums:
 
     def block(self, index: int, weight: int, plan: RolloutPlan, *, ready: bool) -> Block:
         (n1, n0), events = self.units, self.events
-        metrics = {s.metric: Counts(n1, events[s.metric][0], n0, events[s.metric][1]) for s in plan.streams}
+        names = [stream.metric for stream in plan.streams] + ([plan.goal.metric] if plan.goal else [])
+        metrics = {name: Counts(n1, events[name][0], n0, events[name][1]) for name in names}
         attempts = Counts(self.attempts[0], self.failures[0], self.attempts[1], self.failures[1])
         return Block(index, weight, metrics, attempts, self.misrouted, ready)
 

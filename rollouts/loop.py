@@ -289,6 +289,7 @@ def exposure(record: AccessRecord) -> Exposure:
         seconds=seconds if seconds is not None else float("inf"),
         forced=record.kind != "split",
         served_by=record.arm or "" if answered else "",
+        invalid=record.invalid,
     )
 
 

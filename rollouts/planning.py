@@ -31,12 +31,13 @@ _SOON = 3600.0
 # Most careful first.
 _LADDERS = ((1, 5, 25, 50), (5, 25, 50), (10, 50), (25, 50), (50,))
 _EFFECTS: dict[str, tuple[float, ...]] = {"error_rate": (2.0, 10.0), "latency_p99": (3.0,)}
-_AVAILABLE = ("error_rate", "latency")
+_AVAILABLE = ("error_rate", "invalid_output", "latency")
 _HIGHER_IS_BETTER = ("accuracy", "conversion", "revenue")
 # One block may be the edge of a burst.
 _SHADOW_BLOCKS = 2
-# A stable arm that showed no error is believed to have a few: log-odds of 0 do not exist.
+# Log-odds of 0 do not exist.
 _LEAST_RATE = 5e-4
+_RARE = ("error_rate", "invalid_output")
 _TOO_FEW = (
     "{:g} new users a minute cannot prove a canary safe within 48 h: this is `mode: guard`, which only looks for harm. "
     "A looser safe line or more traffic would allow a test."
@@ -80,7 +81,7 @@ def make_plan(
             f"{units_per_minute} units a minute, an error rate of {error_rate}, and {block_seconds} s blocks?",
             "They are measured on the gateway's log; --units-per-minute overrides the first.",
         )
-    counted = {"error_rate": Measured(max(error_rate, _LEAST_RATE)), **(others or {})}
+    counted = {"error_rate": Measured(error_rate), **(others or {})}
     guardrails = tuple(_guardrail(g, counted, latency) for g in rollout.guardrails)
     for guardrail in guardrails:
         for stream in guardrail.streams:
@@ -120,7 +121,8 @@ def check(rollout: Rollout) -> None:
         UsageError: a metric that cannot be measured yet, or steps that cannot be.
     """
     wanted = [guardrail.metric for guardrail in rollout.guardrails if guardrail.metric not in _AVAILABLE]
-    wanted += [rollout.goal.metric] if rollout.goal is not None else []
+    if rollout.goal is not None and rollout.goal.metric not in _AVAILABLE:
+        wanted.append(rollout.goal.metric)
     if wanted:
         raise _unavailable(wanted[0])
     if rollout.steps != "auto":
@@ -130,7 +132,7 @@ def check(rollout: Rollout) -> None:
 def _unavailable(metric: str) -> UsageError:
     return UsageError(
         f"The metric {metric} is not available yet in a rollout.",
-        f"Use one of {', '.join(_AVAILABLE)} under rollout.guardrails, and no goal.",
+        f"Use {', '.join(_AVAILABLE[:-1])} or {_AVAILABLE[-1]}; `rollout replay` judges every metric.",
     )
 
 
@@ -144,15 +146,19 @@ def better(metric: str) -> Literal["lower", "higher"]:
     return "higher" if metric in _HIGHER_IS_BETTER else "lower"
 
 
+def _baseline(metric: str, seen: Measured) -> float:
+    """What the stable arm is believed to show; one that showed no error is believed to have a few."""
+    return max(seen.value, _LEAST_RATE) if metric in _RARE else seen.value
+
+
 def _guardrail(guardrail: Guardrail, counted: Mapping[str, Measured], latency: LatencyLines | None) -> GuardrailPlan:
     metric = guardrail.metric
     harm = Line(guardrail.harm.ratio, guardrail.harm.margin)
     safe = Line(guardrail.safe.ratio, guardrail.safe.margin)
     if metric != "latency":
         seen = _seen(metric, counted)
-        stream = Stream(
-            metric, harm, safe, seen.value, kind=kind_of(metric), better=better(metric), variance=seen.variance
-        )
+        baseline, kind, way = _baseline(metric, seen), kind_of(metric), better(metric)
+        stream = Stream(metric, harm, safe, baseline, kind=kind, better=way, variance=seen.variance)
         return GuardrailPlan(metric, (stream,))
     if latency is None:
         raise UsageError(

@@ -25,6 +25,7 @@ class Recent:
         new_units: users who came for the first time in the second half: what goes on arriving.
         requests: how many requests they made.
         failures: how many of those failed.
+        invalid: how many were answered without a prediction.
         durations: seconds of each request that was answered.
         times: when each of those began, seconds since the epoch.
     """
@@ -34,6 +35,7 @@ class Recent:
     new_units: int
     requests: int
     failures: int
+    invalid: int
     durations: tuple[float, ...]
     times: tuple[float, ...]
 
@@ -49,6 +51,11 @@ class Recent:
     def error_rate(self) -> float:
         """Share of the requests that failed, 0 without any."""
         return self.failures / self.requests if self.requests else 0.0
+
+    @property
+    def invalid_rate(self) -> float:
+        """Share of the requests whose answer is no prediction, 0 without any."""
+        return self.invalid / self.requests if self.requests else 0.0
 
     @property
     def missing(self) -> int:
@@ -74,6 +81,7 @@ def recent(log: Path, release: str, now: float, seconds: float) -> Recent:
         new_units=len(after - before),
         requests=len(records),
         failures=sum(one.failed for one in records),
+        invalid=sum(one.invalid for one in records),
         durations=tuple(one.upstream_seconds or 0.0 for one in answered),
         times=tuple(one.at for one in answered),
     )

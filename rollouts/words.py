@@ -33,6 +33,8 @@ def _seen(plan: RolloutPlan, stream: Stream, units: Units) -> str:
     users = "users' first requests" if plan.unit == "user" else "requests"
     if stream.metric == "error_rate":
         return f"The canary fails {canary} of {users}, stable {stable}"
+    if stream.metric == "invalid_output":
+        return f"The canary answers {canary} of {users} without a prediction, stable {stable}"
     if stream.metric in SHARES and plan.latency is not None:
         at = list(SHARES).index(stream.metric)
         quantile, began = stream.metric.removeprefix("latency_"), plan.latency.stable[at]

@@ -38,6 +38,7 @@ def log_line(**changes: Any) -> bytes:
         "upstream_us": 1200,
         "prediction": "p",
         "version": "7",
+        "invalid": None,
         "method": "POST",
         "path": "/predict",
     } | changes

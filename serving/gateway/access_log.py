@@ -35,6 +35,7 @@ class AccessRecord:
     moment the client left), `upstream_seconds`
     first byte to the service until the last byte from it (None when it did not finish). `arm`, `release`, `rollout`
     and `weight` are those of the moment it was routed. `status` 0: the client left before an answer.
+    `invalid`: a row of the answer is no prediction.
     """
 
     at: float
@@ -53,6 +54,7 @@ class AccessRecord:
     upstream_seconds: float | None
     prediction: str | None
     version: str | None
+    invalid: bool
     method: str
     path: str
 
@@ -184,6 +186,7 @@ def parse_record(line: bytes) -> AccessRecord:
         upstream_seconds=_scaled(fields["upstream_us"], 1e-6),
         prediction=fields["prediction"],
         version=fields["version"],
+        invalid=fields.get("invalid") is not None,
         method=fields["method"] or "",
         path=fields["path"] or "",
     )

@@ -15,6 +15,7 @@ from tidegate.serving.gateway.lua import unit_filter
 from tidegate.serving.gateway.state import (
     ARM_HEADER,
     FORCE_HEADER,
+    INVALID_HEADER,
     PAIR_HEADER,
     PREDICTION_HEADER,
     VERSION_HEADER,
@@ -158,6 +159,7 @@ def _access_log(settings: GatewaySettings, path: Path) -> Document:
         "upstream_us": "%COMMON_DURATION(US_TX_BEG:US_RX_END:us)%",
         "prediction": f"%RESP({PREDICTION_HEADER})%",
         "version": f"%RESP({VERSION_HEADER})%",
+        "invalid": f"%RESP({INVALID_HEADER})%",
         "method": "%REQ(:METHOD)%",
         "path": "%PATH(NQ)%",
     }

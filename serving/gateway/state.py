@@ -22,6 +22,7 @@ FORCE_HEADER: Final = "x-tidegate-force-arm"
 ARM_HEADER: Final = "x-tidegate-arm"
 PREDICTION_HEADER: Final = "x-tidegate-prediction-id"
 VERSION_HEADER: Final = "x-tidegate-version"
+INVALID_HEADER: Final = "x-tidegate-invalid-output"
 PAIR_HEADER: Final = "x-tidegate-pair"
 
 RouteKind = Literal["split", "rest", "forced", "ops"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,13 @@ class Answer:
         """The answer of rows `start` to `stop`."""
         chosen = None if self.probabilities is None else self.probabilities[start:stop]
         return Answer(self.predictions[start:stop], chosen)
+
+    @property
+    def sound(self) -> bool:
+        """Whether every row got an answer: no null, no NaN, no infinity, which JSON would show as null."""
+        if any(one is None or (one.__class__ is float and not isfinite(one)) for one in self.predictions):
+            return False
+        return self.probabilities is None or all(isfinite(share) for row in self.probabilities for share in row)
 
 
 Compute = Callable[[Sequence[Row]], tuple[Array | None, Array | None]]

@@ -29,7 +29,7 @@ from tidegate.rollouts.health import Health
 from tidegate.rollouts.judge import judge
 from tidegate.rollouts.loop import RolloutLoop, exposure
 from tidegate.rollouts.plan import RolloutPlan
-from tidegate.rollouts.planning import make_plan
+from tidegate.rollouts.planning import Measured, make_plan
 from tidegate.serving.gateway.access_log import parse_record, rotated_path
 from tidegate.serving.service.pair_log import Half, encode
 
@@ -62,7 +62,10 @@ class Killed(BaseException):
 def plan_of(section: str, block: float) -> RolloutPlan:
     """The plan of a `rollout` section, as JSON; forecasts take their time."""
     rollout = Rollout.model_validate(json.loads(section))
-    return make_plan(rollout, rollout_id="o-1", block_seconds=block, units_per_minute=14_400, error_rate=0.01)
+    others = {"invalid_output": Measured(0.0)}
+    return make_plan(
+        rollout, rollout_id="o-1", block_seconds=block, units_per_minute=14_400, error_rate=0.01, others=others
+    )
 
 
 class World:
@@ -302,6 +305,20 @@ def test_time_that_nobody_watched_is_no_soak(tmp_path: Path, policy: dict[str, A
     assert world.kinds != []
     least = {"guard": 50, "test": 20}[policy.get("mode", "test")]
     assert world.now - began >= least
+
+
+def test_answers_that_are_no_predictions_are_counted_when_the_plan_says_so(tmp_path: Path) -> None:
+    """Every answer is a 200, but one in three of the canary's holds null: rolled back with a sentence that says it."""
+
+    def empty(number: int, arm: str) -> dict[str, Any]:
+        return {"invalid": "1"} if arm == "canary" and number % 3 == 0 else {}
+
+    guard = {"metric": "invalid_output", "harm": {"margin": 0.01}, "safe": {"margin": 0.05}}
+    world = World(tmp_path, answer=empty, guardrails=[guard])
+    assert world.run() == ["rolled_back"]
+    assert "% of users' first requests without a prediction, stable 0 %" in world.events[0].data["reasons"][0]
+    (tmp_path / "sound").mkdir()
+    assert World(tmp_path / "sound", guardrails=[guard]).run() == ["step_passed", "promoted"]
 
 
 def test_nobody_more_is_sent_to_a_canary_that_does_not_answer_now(tmp_path: Path) -> None:

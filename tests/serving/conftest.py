@@ -22,6 +22,7 @@ class EchoServer:
         self.release = release
         self.status = 200
         self.delay = 0.0
+        self.more = ""
         self.heads: list[bytes] = []
         self.port = free_port()
         self._loop = loop
@@ -76,7 +77,8 @@ class _Echo(asyncio.Protocol):
         number = len(self._server.heads)
         self._transport.write(
             f"HTTP/1.1 {self._server.status} X\r\nx-tidegate-version: {self._server.release}\r\n"
-            f"x-tidegate-prediction-id: {self._server.release}-{number}\r\ncontent-length: 2\r\n\r\n{{}}".encode()
+            f"x-tidegate-prediction-id: {self._server.release}-{number}\r\n"
+            f"{self._server.more}content-length: 2\r\n\r\n{{}}".encode()
         )
 
 

@@ -74,6 +74,7 @@ def test_a_line_becomes_a_typed_record() -> None:
         upstream_seconds=0.0012,
         prediction="p-0",
         version="7",
+        invalid=False,
         method="POST",
         path="/predict",
     )

@@ -229,6 +229,17 @@ def test_nobody_makes_a_model_import_bentoml_through_the_gateway(
     assert stable.heads == []
 
 
+def test_the_log_tells_which_answers_are_no_predictions(echo: Make, new_gateway: Make, ask: Make) -> None:
+    """By the header that the service gives them."""
+    stable = echo("r-stable")
+    gateway = new_gateway()
+    gateway.start(GatewayState(stable.upstream))
+    ask(gateway, [{"x-user-id": "anna"}])
+    stable.more = "x-tidegate-invalid-output: 1\r\n"
+    ask(gateway, [{"x-user-id": "ben"}])
+    assert {record.unit: record.invalid for record in logged(gateway, 2)} == {"anna": False, "ben": True}
+
+
 def test_a_service_that_hangs_is_a_failed_attempt(echo: Make, new_gateway: Make, ask: Make) -> None:
     """The gateway answers 504 a little after serve.timeout and blames the arm, once: there is no retry."""
     stable = echo("r-stable")

@@ -54,6 +54,29 @@ def test_the_headers_name_prediction_version_release_arm_and_request(served: Any
     assert reply.headers["x-request-id"] == "abc"
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer([None], None),
+        Answer([float("nan")], None),
+        Answer([1.0, float("inf")], None),
+        Answer([1], [[0.5, float("nan")]]),
+    ],
+)
+def test_an_answer_without_a_prediction_says_so_to_the_gateway(
+    served: Any, monkeypatch: pytest.MonkeyPatch, answer: Answer
+) -> None:
+    """JSON shows null where there is no number, with status 200; the judge can count it by the header."""
+
+    async def submit(_rows: Any) -> Answer:
+        return answer
+
+    assert "x-tidegate-invalid-output" not in served.predict(served.rows[0]).headers
+    monkeypatch.setattr(served.lane._batcher, "submit", submit)
+    reply = served.predict(served.rows[0])
+    assert (reply.status, reply.headers["x-tidegate-invalid-output"]) == (200, "1")
+
+
 def test_prediction_ids_are_random_uuids() -> None:
     """Version 4, as the standard library reads them."""
     made = [uuid.UUID(prediction_id().decode()) for _ in range(1000)]
