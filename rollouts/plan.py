@@ -144,6 +144,12 @@ class RolloutPlan:
         return None if ramp is None else self.shadow_min + ramp
 
     @property
+    def exposed_units(self) -> float | None:
+        """How many users meet a good canary before it is everybody's; None: too long to say."""
+        units = [step.canary_units for step in self.forecast]
+        return None if None in units or not units else sum(u for u in units if u is not None)
+
+    @property
     def shadow_max(self) -> float:
         """When the shadow phase is given up: like the first step."""
         return max(self.shadow_min, *self.step_max[:1])

@@ -48,7 +48,8 @@ def plan(
 
     t = terminal()
     made = flows.forecast_rollout(_environment(), t.progress, units_per_minute)
-    document = {"kind": "plan", **made.to_dict(), "forecast_seconds": made.forecast_seconds}
+    forecast = {"forecast_seconds": made.forecast_seconds, "exposed_units": made.exposed_units}
+    document = {"kind": "plan", **made.to_dict(), **forecast}
     t.show(document, lambda console: _print_suggestion(console, made) if suggest else _print_plan(console, made))
 
 
@@ -369,6 +370,12 @@ def _print_plan(console: Console, made: RolloutPlan) -> None:
         units = "-" if step.canary_units is None else f"{step.canary_units:,.0f}"
         table.add_row(f"{step.weight} %", _time(step.promote_seconds), units, step.slowest, _time(maximum))
     console.print(table)
+    if made.forecast_seconds is not None and made.exposed_units is not None:
+        console.print(
+            f"A good canary is everybody's after {_time(made.forecast_seconds)}; until then {made.exposed_units:,.0f} "
+            "users meet it.",
+            soft_wrap=True,
+        )
     effects = Table("if the canary has", *(f"rolled back at {step.weight} % in" for step in made.forecast), box=None)
     for name in made.forecast[0].rollback_seconds if made.forecast else ():
         effects.add_row(name, *(_time(step.rollback_seconds.get(name)) for step in made.forecast))
