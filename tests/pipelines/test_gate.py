@@ -202,6 +202,17 @@ def test_a_clearly_worse_model_has_a_clearly_negative_bound() -> None:
     assert low < estimate < 0
 
 
+@pytest.mark.parametrize(("mean", "spread"), [(0.0, 1.0), (2010.0, 5.0), (101_325.0, 500.0), (1.7e9, 1e5)])
+def test_a_worse_regression_has_the_same_bound_wherever_its_target_lies(mean: float, spread: float) -> None:
+    """A year or a timestamp is no reason to let twice the error pass."""
+    rng = np.random.default_rng(0)
+    plain, noise = rng.normal(size=300), rng.normal(size=300)
+    truth = mean + spread * plain
+    good, bad = (Scored(truth, truth + spread * share * noise) for share in (0.3, 0.6))
+    estimate, low = advantage_at_least(Measure("r2", "higher"), bad, good, pd.DataFrame(index=range(300)))
+    assert (estimate, low) == pytest.approx((-0.24788, -0.30503), abs=1e-4)
+
+
 def test_an_own_metric_has_the_same_bound_as_the_built_in_one() -> None:
     """Accuracy as a user's function, called per resample, agrees with the matrix form."""
     challenger, champion = _pair(4, 300, 0.5)
