@@ -179,8 +179,8 @@ def _average(parts: list[Statistic]) -> Statistic:
 
 
 def _r2(truth: Floats, error: Floats) -> Statistic:
-    # The variance is E[t^2] - E[t]^2, which cancels where a target is far from 0 (years, pressures, timestamps): it does
-    # not change when the target is shifted, so it is taken around the mean.
+    # The variance, E[t^2] - E[t]^2, is lost in rounding where a target is far from 0 (years, pressures, timestamps). It
+    # does not change when the target is shifted, so it is taken around the mean.
     centred = truth - truth.mean()
     squares, total, first = _mean(error**2), _mean(centred**2), _mean(centred)
     return lambda weights: 1 - squares(weights) / (total(weights) - first(weights) ** 2)
@@ -217,7 +217,8 @@ def _roc_auc(positive: NDArray[np.generic], score: Floats) -> Statistic:
     def of(weights: Floats) -> Floats:
         passed = _running(weights[no])
         beaten = (passed[below] + passed[through]) / 2 if tied else passed[below]
-        area: Floats = np.einsum("ib,ib->b", weights[yes], beaten, dtype=float) / (weights[yes].sum(axis=0) * passed[-1])
+        pairs = weights[yes].sum(axis=0) * passed[-1]
+        area: Floats = np.einsum("ib,ib->b", weights[yes], beaten, dtype=float) / pairs
         return area
 
     return of

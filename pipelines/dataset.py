@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import difflib
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tidegate.core.errors import ConfigError, TidegateError, UsageError
+from tidegate.pipelines.cells import BOOLEANS, DECIMAL_COMMA, DECIMAL_POINT, ISO, MISSING
 from tidegate.pipelines.split import Split, split
 
 if TYPE_CHECKING:
@@ -39,17 +39,9 @@ __all__ = [
 
 ColumnKind = Literal["number", "integer", "boolean", "string", "datetime"]
 
-# How databases, R, Excel, Python and the UCI archive spell "no value". Anything else is a value.
-MISSING: Final = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "-nan", "null", "NULL", "None", "?")
 DELIMITERS: Final = (",", ";", "\t")
 SNIFFED: Final = 50  # records looked at to tell the delimiter: many enough that a comma inside text does not decide
-_BOOLEANS: Final = ({"true": True, "false": False}, {"yes": True, "no": False}, {"t": True, "f": False})
 _ZERO_ONE: Final = {"0": False, "1": True, "0.0": False, "1.0": True}
-_ISO: Final = re.compile(
-    r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?(?:Z|[+-]\d{2}:?\d{2})?)?", re.ASCII
-)
-_DECIMAL_COMMA: Final = re.compile(r"-?\d+,\d+", re.ASCII)
-_DECIMAL_POINT: Final = re.compile(r"-?\d+\.\d+", re.ASCII)
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
@@ -136,7 +128,7 @@ def _dialect(path: Path) -> tuple[str, str, list[str]]:
     if not rows:
         raise TidegateError(f"The data file {path} holds only blank lines", "Write it again.")
     cells = [cell.strip() for row in rows[1:] for cell in row]
-    comma = best == ";" and any(map(_DECIMAL_COMMA.fullmatch, cells)) and not any(map(_DECIMAL_POINT.fullmatch, cells))
+    comma = best == ";" and any(map(DECIMAL_COMMA.fullmatch, cells)) and not any(map(DECIMAL_POINT.fullmatch, cells))
     return best, "," if comma else ".", rows[0]
 
 
@@ -255,7 +247,7 @@ def _from_text(column: pd.Series[Any], present: pd.Series[Any]) -> pd.Series[Any
     if truth is not None:
         mapped = column.map(lambda text: truth[text.strip().lower()], na_action="ignore").astype("boolean")
         return mapped if mapped.hasnans else mapped.astype("bool")
-    if all(map(_ISO.fullmatch, values)):
+    if all(map(ISO.fullmatch, values)):
         try:
             return _naive(pd.to_datetime(column, format="ISO8601", utc=True))
         except (ValueError, OverflowError):  # 2024-02-31, or a year that does not fit: text then
@@ -266,7 +258,7 @@ def _from_text(column: pd.Series[Any], present: pd.Series[Any]) -> pd.Series[Any
 
 
 def _truth(words: set[str]) -> dict[str, bool] | None:
-    for pair in _BOOLEANS:
+    for pair in BOOLEANS:
         if words & pair.keys() and words <= pair.keys() | _ZERO_ONE.keys():
             return pair | _ZERO_ONE
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,8 +21,10 @@ from tidegate.core.errors import ConfigError, Permanent
 from tidegate.core.metrics import Scored
 from tidegate.core.progress import Silent
 from tidegate.core.project import Project, open_project
+from tidegate.pipelines import dvc_repo
 from tidegate.pipelines.bootstrap import advantage_at_least
-from tidegate.pipelines.gate import Column, Comparison, Facts, decide
+from tidegate.pipelines.gate import Column, Comparison, Facts, Overlap, decide
+from tidegate.pipelines.learnt import LEARNT_FILE
 from tidegate.pipelines.own_metrics import Measure
 from tidegate.pipelines.runners import local
 from tidegate.pipelines.steps import gate as gate_step
@@ -154,6 +157,62 @@ def test_requests_of_the_champions_callers_must_stay_valid(
     assert decide(replace(_with_champion(), columns=new, champion_columns=old), Gate()).passed is passed
 
 
+@pytest.mark.parametrize(
+    ("rows", "learnt", "passed"),
+    [
+        (300, 0, True),
+        (300, 200, True),
+        (300, 201, False),
+        (300, 245, False),
+        (9_000, 7_200, True),  # another split of a large table: a fifth is left, and it is many
+        (9_000, 8_101, False),
+        (12, 0, True),
+        (12, 6, True),
+        (12, 7, False),
+    ],
+)
+def test_a_champion_is_compared_on_rows_that_it_did_not_learn_from(rows: int, learnt: int, passed: bool) -> None:
+    """Where too few are left there is no comparison, and no tolerance would make it a better one."""
+    result = decide(_with_champion(overlap=Overlap(rows, learnt)), Gate())
+    assert result.passed is passed
+    said = " ".join(result.reasons)
+    if passed:
+        assert f"{rows - learnt:,}" in said
+        assert "version 3 did not learn from" in said
+    else:
+        assert f"refused: version 3 was trained on {learnt:,} of the {rows:,} rows held out" in said
+        assert "tolerance" not in " ".join(result.advice)
+        assert "Keep data.split" in result.advice[0]
+
+
+def test_rows_that_a_champion_may_have_learnt_from_are_a_note() -> None:
+    """Of an adopted version nobody knows them."""
+    result = decide(_with_champion(overlap=Overlap(300, None, "its run does not say it")), Gate())
+    assert result.passed
+    assert (
+        "ok: which of the 300 rows held out version 3 learnt from is not known (its run does not say it)"
+        in " ".join(result.reasons)
+    )
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "said"),
+    [
+        ((0, 1), (0, 1), ""),
+        ((0, 1, 2), (0, 1), "new: 2"),
+        (("cat", "dog"), ("bird", "dog"), "new: 'cat'; gone: 'bird'"),
+        ((False, True), (0, 1), "new: False, True; gone: 0, 1"),  # json tells true from 1
+        ((0, 1), (), ""),  # an adopted version may not say them
+        ((), (), ""),
+    ],
+)
+def test_other_classes_are_another_question(new: tuple[object, ...], old: tuple[object, ...], said: str) -> None:
+    """Callers know the champion's answers; what is new and what is gone is named."""
+    result = decide(_with_champion(classes=new, champion_classes=old), Gate())
+    assert result.passed is not bool(said)
+    assert ("the classes are others than those of version 3: " + said in " ".join(result.reasons)) is bool(said)
+
+
 def test_budgets_of_latency_and_size_refuse_with_both_numbers() -> None:
     """Over budget is a reason with what was measured and what is allowed."""
     result = decide(replace(FACTS, latency_p99=0.08, size=300_000_000), Gate())
@@ -261,6 +320,81 @@ def test_a_worse_challenger_is_refused_with_its_reasons(project: Project, rewrit
     refused = [reason for reason in result.reasons if reason.startswith("refused: ")]
     assert any(reason.startswith("refused: roc_auc is") for reason in refused)
     assert any(reason.startswith("refused: brier is") for reason in refused)
+
+
+def _new_data(project: Project, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Project:
+    """The project with its data changed and recorded."""
+    file = project.path(project.config.data.path)
+    change(pd.read_csv(file)).to_csv(file, index=False)
+    dvc_repo.add(project.root, file)
+    return project
+
+
+def test_a_champion_that_learnt_the_rows_held_out_is_not_compared_on_them(project: Project) -> None:
+    """A new column draws the holdout anew; the refusal says that, and offers no tolerance."""
+    registry, champion = _register(project)
+    rng = np.random.default_rng(1)
+    changed = _new_data(project, lambda frame: frame.assign(more=np.where(rng.random(900) < 0.5, np.nan, 1.0)))
+    local.train(changed, {}, Silent())
+    result = gate_step.run(changed, champion, registry, Silent())
+    assert not result.passed
+    (refused,) = [reason for reason in result.reasons if reason.startswith("refused: ")]
+    assert re.search(r"version 1 was trained on 1[345]\d of the 180 rows held out", refused)
+    assert not any("roc_auc is" in reason and "version 1" in reason for reason in result.reasons)
+    assert "tolerance" not in " ".join(result.advice)
+
+
+def test_new_rows_are_what_a_champion_is_compared_on(project: Project, rewrite: Rewrite) -> None:
+    """The newest rows of a file in time order: those among them that the champion learnt from are left out."""
+    registry, champion = _register(project)
+
+    def longer(frame: pd.DataFrame) -> pd.DataFrame:
+        return pd.concat([frame, frame.head(400).assign(price=frame["price"].head(400) + 0.001)])
+
+    changed = _new_data(project, longer)
+    changed = rewrite(changed, "tidegate.yaml", "by: random", "by: time, holdout: 0.5")
+    local.train(changed, {}, Silent())
+    result = gate_step.run(changed, champion, registry, Silent())
+    (compared,) = [reason for reason in result.reasons if "did not learn from" in reason]
+    # Of the last 650 rows 400 are new; of the other 250 the champion held a fifth out.
+    assert re.search(r"ok: compared on the 4[3-7]\d of 650 rows held out that version 1 did not learn from", compared)
+    assert any("roc_auc is" in reason and "version 1 has" in reason for reason in result.reasons)
+
+
+def test_a_champion_of_which_nothing_is_kept_is_compared_with_a_note(project: Project) -> None:
+    """One that was trained before rows were remembered, or that came from elsewhere."""
+    registry, champion = _register(project)
+    (kept,) = (project.state_dir / "mlruns").rglob(LEARNT_FILE)
+    kept.unlink()
+    result = gate_step.run(project, champion, registry, Silent())
+    assert result.passed
+    assert any("learnt from is not known (its run does not say it)" in reason for reason in result.reasons)
+
+
+def test_a_third_class_is_refused_and_named(project: Project) -> None:
+    """A binary champion and a challenger of three classes answer different questions."""
+    registry, champion = _register(project)
+    changed = _new_data(project, lambda frame: frame.assign(**{"class": frame["class"] + (frame["volume"] > 40)}))
+    local.train(changed, {}, Silent())
+    result = gate_step.run(changed, champion, registry, Silent())
+    assert not result.passed
+    assert "refused: the classes are others than those of version 1: new: 2" in result.reasons
+
+
+def test_a_column_of_which_no_slice_is_large_enough_is_refused(project: Project, rewrite: Rewrite) -> None:
+    """What was asked for and could not be judged is no pass; single small slices beside large ones are a note."""
+    registry, champion = _register(project)
+    changed = rewrite(project, "tidegate.yaml", "metric: roc_auc}", "metric: roc_auc, slices: [{column: city}]}")
+    result = gate_step.run(changed, champion, registry, Silent())
+    assert not result.passed
+    assert result.reasons[0] == "refused: no slice of city could be judged: none of 3 has 100 rows"
+    assert "leave city out of gate.slices" in result.advice[0]
+    changed = _new_data(changed, lambda frame: frame.assign(city=frame["city"].mask(frame["volume"] > 9, "rome")))
+    changed = rewrite(changed, "tidegate.yaml", "metric: roc_auc,", "metric: roc_auc, tolerance: 1.0,")
+    local.train(changed, {}, Silent())
+    result = gate_step.run(changed, champion, registry, Silent())
+    assert any(reason.startswith("ok: roc_auc where city = rome") for reason in result.reasons), result.reasons
+    assert "ok: slices of city with under 100 rows were not judged: 2" in result.reasons
 
 
 def test_a_champions_file_that_was_tampered_with_is_not_opened(project: Project) -> None:
