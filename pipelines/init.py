@@ -210,7 +210,7 @@ def _write_project(root: Path, source: Source, time: str | None, report: Report,
     report.notes += inferred.notes
     _copy_data(root, source, report)
     present = {name: kind for name, kind in inferred.kinds.items() if not source.frame[name].isna().all()}
-    _write(root, "contract.yaml", lambda: draft(source.frame, present), report)
+    _write(root, "contract.yaml", lambda: draft(source.frame, present, target=target, task=inferred.task), report)
     times = [name for name, kind in inferred.kinds.items() if kind == "datetime" and name not in inferred.drop]
     if times:
         _write(root, "features.py", lambda: templates.FEATURES, report)
@@ -302,7 +302,8 @@ def _contract(root: Path, config: Config, report: Report) -> None:
     if (root / config.contract).exists() or not data.is_file():
         return
     frame = read_frame(data)
-    _write(root, config.contract, lambda: draft(frame, kinds(frame)), report)
+    target, task = config.data.target, config.task
+    _write(root, config.contract, lambda: draft(frame, kinds(frame), target=target, task=task), report)
 
 
 def _track(root: Path, config: Config, report: Report) -> None:
