@@ -173,6 +173,8 @@ def _overlap(facts: Facts) -> list[_Finding]:
         return []
     rows, learnt, left = facts.overlap.rows, facts.overlap.learnt, facts.overlap.left
     champion = f"version {facts.champion}"
+    if facts.overlap.enough and not facts.comparisons:
+        return []  # another reason says why
     if learnt is None:
         text = f"which of the {rows:,} rows held out {champion} learnt from is not known ({facts.overlap.unknown})"
         return [_Finding(good=True, text=f"{text}; it may look better than it is")]

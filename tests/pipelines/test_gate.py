@@ -173,7 +173,8 @@ def test_requests_of_the_champions_callers_must_stay_valid(
 )
 def test_a_champion_is_compared_on_rows_that_it_did_not_learn_from(rows: int, learnt: int, passed: bool) -> None:
     """Where too few are left there is no comparison, and no tolerance would make it a better one."""
-    result = decide(_with_champion(overlap=Overlap(rows, learnt)), Gate())
+    facts = _compared(0.0) if passed else _with_champion()
+    result = decide(replace(facts, overlap=Overlap(rows, learnt)), Gate())
     assert result.passed is passed
     said = " ".join(result.reasons)
     if passed:
@@ -187,7 +188,7 @@ def test_a_champion_is_compared_on_rows_that_it_did_not_learn_from(rows: int, le
 
 def test_rows_that_a_champion_may_have_learnt_from_are_a_note() -> None:
     """Of an adopted version nobody knows them."""
-    result = decide(_with_champion(overlap=Overlap(300, None, "its run does not say it")), Gate())
+    result = decide(replace(_compared(0.0), overlap=Overlap(300, None, "its run does not say it")), Gate())
     assert result.passed
     assert (
         "ok: which of the 300 rows held out version 3 learnt from is not known (its run does not say it)"
@@ -415,6 +416,24 @@ def test_a_champion_that_cannot_see_the_data_is_a_refusal_not_a_crash(project: P
     result = gate_step.run(changed, champion, registry, Silent())
     assert not result.passed
     assert any("column 'city' is gone" in reason for reason in result.reasons)
+
+
+def test_a_champion_that_cannot_read_a_column_any_more_is_a_refusal_too(project: Project, rewrite: Rewrite) -> None:
+    """One cell made text of a column of numbers: what the champion takes cannot be made of it."""
+    registry, champion = _register(project)
+
+    def odd(frame: pd.DataFrame) -> pd.DataFrame:
+        return pd.concat([frame, frame.assign(price="none", volume=range(900))])
+
+    changed = _new_data(project, odd)
+    changed = rewrite(changed, "train.py", 'StandardScaler(), ["price", "volume"]', 'StandardScaler(), ["volume"]')
+    changed = rewrite(changed, "train.py", '["city"]', '["city", "price"]')
+    local.train(changed, {}, Silent())
+    result = gate_step.run(changed, champion, registry, Silent())
+    refused = " ".join(reason for reason in result.reasons if reason.startswith("refused: "))
+    assert "version 1 cannot be measured on this holdout: Column 'price' is no number any more" in refused
+    assert "column 'price' changed from number to string" in refused
+    assert "compared on" not in " ".join(result.reasons)
 
 
 def test_a_slice_column_that_does_not_exist_is_an_error(project: Project, rewrite: Rewrite) -> None:
