@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    # The formulas work in the precision of the weights, which is whatever the caller chose.
     Floats = NDArray[Any]
     Statistic = Callable[[Floats], Floats]
 
@@ -158,10 +157,13 @@ def _classification(name: str, scored: Scored) -> Statistic:
 
 
 def _mean(values: Floats) -> Statistic:
-    """The weighted mean of one number for each row."""
+    """The weighted mean of one number for each row, summed in float64 whatever the weights are.
+
+    Two models may differ by less than float32 can tell apart in what both have in common.
+    """
 
     def of(weights: Floats) -> Floats:
-        means: Floats = (values.astype(weights.dtype) @ weights) / weights.sum(axis=0)
+        means: Floats = (values @ weights) / weights.sum(axis=0, dtype=float)
         return means
 
     return of
@@ -177,7 +179,10 @@ def _average(parts: list[Statistic]) -> Statistic:
 
 
 def _r2(truth: Floats, error: Floats) -> Statistic:
-    squares, total, first = _mean(error**2), _mean(truth**2), _mean(truth)
+    # The variance, E[t^2] - E[t]^2, is lost in rounding where a target is far from 0 (years, pressures, timestamps). It
+    # does not change when the target is shifted, so it is taken around the mean.
+    centred = truth - truth.mean()
+    squares, total, first = _mean(error**2), _mean(centred**2), _mean(centred)
     return lambda weights: 1 - squares(weights) / (total(weights) - first(weights) ** 2)
 
 
@@ -188,7 +193,7 @@ def _counts(name: str, actual: NDArray[Any], predicted: NDArray[Any]) -> Statist
     hit, said, there = (actual & predicted).astype(float), predicted.astype(float), actual.astype(float)
 
     def of(weights: Floats) -> Floats:
-        hits, claims, cases = (part.astype(weights.dtype) @ weights for part in (hit, said, there))
+        hits, claims, cases = (part @ weights for part in (hit, said, there))
         below = {"precision": claims, "recall": cases}.get(name, (claims + cases) / 2)
         shares: Floats = np.divide(hits, below, out=np.zeros_like(hits), where=below > 0)
         return shares
@@ -212,7 +217,8 @@ def _roc_auc(positive: NDArray[np.generic], score: Floats) -> Statistic:
     def of(weights: Floats) -> Floats:
         passed = _running(weights[no])
         beaten = (passed[below] + passed[through]) / 2 if tied else passed[below]
-        area: Floats = np.einsum("ib,ib->b", weights[yes], beaten) / (weights[yes].sum(axis=0) * passed[-1])
+        pairs = weights[yes].sum(axis=0) * passed[-1]
+        area: Floats = np.einsum("ib,ib->b", weights[yes], beaten, dtype=float) / pairs
         return area
 
     return of
@@ -231,7 +237,7 @@ def _average_precision(positive: NDArray[np.generic], score: Floats) -> Statisti
         hits, alarms = _running(weights[yes])[hits_at], _running(weights[no])[alarms_at]
         found = hits + alarms
         precision = np.divide(hits, found, out=np.zeros_like(hits), where=found > 0)
-        area: Floats = np.einsum("ib,ib->b", weights[yes], precision) / weights[yes].sum(axis=0)
+        area: Floats = np.einsum("ib,ib->b", weights[yes], precision, dtype=float) / weights[yes].sum(axis=0)
         return area
 
     return of

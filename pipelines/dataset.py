@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import csv
 import difflib
-import re
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tidegate.core.errors import ConfigError, TidegateError, UsageError
+from tidegate.pipelines.cells import BOOLEANS, DECIMAL_COMMA, DECIMAL_POINT, ISO, MISSING
 from tidegate.pipelines.split import Split, split
 
 if TYPE_CHECKING:
@@ -33,23 +35,16 @@ __all__ = [
     "did_you_mean",
     "kinds",
     "read_frame",
+    "require_columns",
     "split",
     "training_table",
 ]
 
 ColumnKind = Literal["number", "integer", "boolean", "string", "datetime"]
 
-# How databases, R, Excel, Python and the UCI archive spell "no value". Anything else is a value.
-MISSING: Final = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "-nan", "null", "NULL", "None", "?")
 DELIMITERS: Final = (",", ";", "\t")
 SNIFFED: Final = 50  # records looked at to tell the delimiter: many enough that a comma inside text does not decide
-_BOOLEANS: Final = ({"true": True, "false": False}, {"yes": True, "no": False}, {"t": True, "f": False})
 _ZERO_ONE: Final = {"0": False, "1": True, "0.0": False, "1.0": True}
-_ISO: Final = re.compile(
-    r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?(?:Z|[+-]\d{2}:?\d{2})?)?", re.ASCII
-)
-_DECIMAL_COMMA: Final = re.compile(r"-?\d+,\d+", re.ASCII)
-_DECIMAL_POINT: Final = re.compile(r"-?\d+\.\d+", re.ASCII)
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
@@ -60,7 +55,7 @@ def read_frame(path: Path) -> pd.DataFrame:
 
     Raises:
         UsageError: no such file, or a kind of file that is not read.
-        TidegateError: empty, header only, doubled column names, not UTF-8, ragged rows, infinite numbers.
+        TidegateError: empty, header only, doubled column names, not UTF-8, ragged rows, infinite or too large numbers.
     """
     if not path.is_file():
         raise UsageError(
@@ -103,7 +98,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         with warnings.catch_warnings():
             # Rows longer than the header lose their end under index_col=False, with no more than this warning.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
+            frame = pd.read_csv(
                 path,
                 sep=delimiter,
                 decimal=decimal,
@@ -116,18 +111,44 @@ def _read_csv(path: Path) -> pd.DataFrame:
             )
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         said = str(error).removeprefix("Error tokenizing data. C error: ").strip()
-        raise TidegateError(
-            f"{path} is not a regular csv file: {said}",
-            f"The header has {len(header)} columns separated by {delimiter!r}; every row must have as many.",
-        ) from error
+        raise _ragged(path, said, delimiter, len(header)) from error
     except UnicodeDecodeError as error:
         raise _not_utf8(path) from error
+    # pandas fills short rows up; only then, or where cells are empty, is something missing in the last column.
+    if frame[frame.columns[-1]].isna().any():
+        _check_widths(path, delimiter, len(header))
+    return frame
+
+
+def _check_widths(path: Path, delimiter: str, width: int) -> None:
+    """Refuse rows with fewer cells than the header: a download that broke off ends in one."""
+    with path.open(encoding="utf-8-sig", newline="") as source, _cells_of_any_length():
+        reader = csv.reader(source, delimiter=delimiter)
+        for row in reader:
+            # Lines of blanks are no rows.
+            if len(row) < width and any(cell.strip() for cell in row):
+                raise _ragged(
+                    path,
+                    f"the row that ends in line {reader.line_num:,} has {len(row)} of {width} cells",
+                    delimiter,
+                    width,
+                )
+
+
+@contextmanager
+def _cells_of_any_length() -> Iterator[None]:
+    """Without the csv module's limit, which pandas does not have."""
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _dialect(path: Path) -> tuple[str, str, list[str]]:
     """Delimiter, decimal sign and column names, from the first records."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as source:
+        with path.open(encoding="utf-8-sig", newline="") as source, _cells_of_any_length():
             records = _first_records(source.read(1 << 20))
     except UnicodeDecodeError as error:
         raise _not_utf8(path) from error
@@ -136,7 +157,7 @@ def _dialect(path: Path) -> tuple[str, str, list[str]]:
     if not rows:
         raise TidegateError(f"The data file {path} holds only blank lines", "Write it again.")
     cells = [cell.strip() for row in rows[1:] for cell in row]
-    comma = best == ";" and any(map(_DECIMAL_COMMA.fullmatch, cells)) and not any(map(_DECIMAL_POINT.fullmatch, cells))
+    comma = best == ";" and any(map(DECIMAL_COMMA.fullmatch, cells)) and not any(map(DECIMAL_POINT.fullmatch, cells))
     return best, "," if comma else ".", rows[0]
 
 
@@ -164,6 +185,13 @@ def _regularity(rows: list[list[str]]) -> tuple[float, int]:
     return (sum(len(row) == width for row in rows) / len(rows), width)
 
 
+def _ragged(path: Path, said: str, delimiter: str, width: int) -> TidegateError:
+    return TidegateError(
+        f"{path} is not a regular csv file: {said}",
+        f"The header has {width} columns separated by {delimiter!r}; every row must have as many.",
+    )
+
+
 def _not_utf8(path: Path) -> TidegateError:
     return TidegateError(f"{path} is not UTF-8 text", f"Convert it: `iconv -f latin1 -t utf-8 {path} > new.csv`.")
 
@@ -184,7 +212,7 @@ def canonical(frame: pd.DataFrame, name: str = "The data") -> pd.DataFrame:
     """The same rows with each column in the one dtype of its kind.
 
     Raises:
-        TidegateError: a column holds lists, bytes, infinite numbers or a mixture.
+        TidegateError: a column holds lists, bytes, infinite or too large numbers, or a mixture.
     """
     import pandas as pd
 
@@ -200,6 +228,8 @@ def _canonical(column: pd.Series[Any], where: str) -> pd.Series[Any]:
     if types.is_bool_dtype(column.dtype):
         return column.astype("boolean") if column.hasnans else column.astype("bool")
     if types.is_integer_dtype(column.dtype):
+        if types.is_unsigned_integer_dtype(column.dtype):
+            _check_range(column, where)
         return column.astype("float64") if column.hasnans else column.astype("int64")
     if types.is_float_dtype(column.dtype):
         column = column.astype("float64")
@@ -213,6 +243,19 @@ def _canonical(column: pd.Series[Any], where: str) -> pd.Series[Any]:
     if types.is_datetime64_any_dtype(column.dtype):
         return _naive(column)
     return _from_objects(column.astype(object), where)
+
+
+def _check_range(column: pd.Series[Any], where: str) -> None:
+    """Refuse numbers that only fit without a sign: int64 would make others of them, float64 the same of several."""
+    import numpy as np
+
+    large = np.flatnonzero((column > np.iinfo(np.int64).max).fillna(value=False))
+    if len(large):
+        raise TidegateError(
+            f"{where} holds {len(large):,} whole numbers above {np.iinfo(np.int64).max:,} "
+            f"(first in row {large[0] + 1:,})",
+            "Numbers so large are names as a rule: leave them out of the export, or put a letter in front.",
+        )
 
 
 def _naive(column: pd.Series[Any]) -> pd.Series[Any]:
@@ -255,7 +298,7 @@ def _from_text(column: pd.Series[Any], present: pd.Series[Any]) -> pd.Series[Any
     if truth is not None:
         mapped = column.map(lambda text: truth[text.strip().lower()], na_action="ignore").astype("boolean")
         return mapped if mapped.hasnans else mapped.astype("bool")
-    if all(map(_ISO.fullmatch, values)):
+    if all(map(ISO.fullmatch, values)):
         try:
             return _naive(pd.to_datetime(column, format="ISO8601", utc=True))
         except (ValueError, OverflowError):  # 2024-02-31, or a year that does not fit: text then
@@ -266,7 +309,7 @@ def _from_text(column: pd.Series[Any], present: pd.Series[Any]) -> pd.Series[Any
 
 
 def _truth(words: set[str]) -> dict[str, bool] | None:
-    for pair in _BOOLEANS:
+    for pair in BOOLEANS:
         if words & pair.keys() and words <= pair.keys() | _ZERO_ONE.keys():
             return pair | _ZERO_ONE
     return None
@@ -312,22 +355,34 @@ def training_table(frame: pd.DataFrame, data: Data, task: str) -> Table:
     """Rows that have a target, and the columns a model may see.
 
     Raises:
-        ConfigError: data.target or data.drop names a column that is not there.
+        ConfigError: data.target, data.drop or data.split names a column that is not there.
         TidegateError: a column without any value, a constant or non-numeric target, nothing left to learn from.
     """
-    names = [str(name) for name in frame.columns]
-    for key, wanted in [("data.target", data.target), *(("data.drop", name) for name in data.drop)]:
-        if wanted not in names:
-            raise ConfigError(
-                f"{key} in tidegate.yaml names the column {wanted!r}, which {data.path} does not have",
-                did_you_mean(wanted, names),
-            )
+    require_columns(frame, data, data.path)
     labelled = frame[frame[data.target].notna()]
     features = labelled.drop(columns=[data.target, *data.drop])
     target = labelled[data.target]
     _check_target(target, kinds(frame)[data.target], task)
     _check_features(features)
     return Table(labelled, features, target, len(frame) - len(labelled))
+
+
+def require_columns(frame: pd.DataFrame, data: Data, where: str) -> None:
+    """Refuse rows, read from `where`, that lack a column which the data section names.
+
+    Raises:
+        ConfigError: the target, a dropped column or the split's is not there; the hint names the closest.
+    """
+    names = [str(name) for name in frame.columns]
+    wanted = [("data.target", data.target), *(("data.drop", name) for name in data.drop)]
+    if data.split.column is not None:
+        wanted.append(("data.split.column", data.split.column))
+    for key, name in wanted:
+        if name not in names:
+            raise ConfigError(
+                f"{key} in tidegate.yaml names the column {name!r}, which {where} does not have",
+                did_you_mean(name, names),
+            )
 
 
 def _check_target(target: pd.Series[Any], kind: ColumnKind, task: str) -> None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tidegate.core.config import Gate
     from tidegate.core.metrics import Direction
 
+# Rows below which nothing is judged by itself: AUC of 50 rows moves by several points by chance.
+LEAST_ROWS = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -50,6 +53,39 @@ class Column:
     nullable: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Of the rows held out, those that the champion learnt from: they say nothing about it, so they are left out.
+
+    Args:
+        rows: how many are held out.
+        learnt: how many of them it learnt from; None if that is not known.
+        unknown: why it is not.
+    """
+
+    rows: int
+    learnt: int | None
+    unknown: str = ""
+
+    @property
+    def left(self) -> int:
+        """The rows to compare on."""
+        return self.rows - (self.learnt or 0)
+
+    @property
+    def enough(self) -> bool:
+        """Whether so many speak for all: a tenth of the rows and 100 of them, or half of a small holdout."""
+        return self.left >= min(max(LEAST_ROWS, self.rows / 10), self.rows / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What could not be measured, a sentence, and what its reader can do about it."""
+
+    text: str
+    advice: str = ""
+
+
 @dataclass(frozen=True)
 class Facts:
     """Everything measured about a challenger, and about the champion where there is one.
@@ -58,11 +94,13 @@ class Facts:
         metric: the decisive metric; `value` is the challenger's, `direction` says which way is better.
         champion: the version compared with, None if the model has none.
         comparisons: of the decisive metric, the checks and the slices.
-        problems: what could not be measured, a sentence each.
+        overlap: which rows they were compared on; None without a champion.
+        problems: what could not be measured.
         notes: what a reader should know, a sentence each.
         latency_p99: seconds for one row; None if it was not measured, which refuses where the gate limits it.
         size: bytes of the model; None as above.
         columns, champion_columns: what callers send to each.
+        classes, champion_classes: what each can answer; empty where it is a number, or not known.
     """
 
     metric: str
@@ -70,12 +108,15 @@ class Facts:
     direction: Direction
     champion: int | None = None
     comparisons: Sequence[Comparison] = ()
-    problems: Sequence[str] = ()
+    overlap: Overlap | None = None
+    problems: Sequence[Problem] = ()
     notes: Sequence[str] = ()
     latency_p99: float | None = None
     size: int | None = None
     columns: Sequence[Column] = ()
     champion_columns: Sequence[Column] = ()
+    classes: Sequence[object] = ()
+    champion_classes: Sequence[object] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -91,10 +132,12 @@ class _Finding:
 def decide(facts: Facts, gate: Gate) -> GateResult:
     """Pass only if nothing speaks against it; every reason is given, refusals first."""
     findings = [
-        *(_Finding(good=False, text=problem) for problem in facts.problems),
+        *(_Finding(good=False, text=one.text, advice=one.advice) for one in facts.problems),
         *_required(facts, gate),
+        *_overlap(facts),
         *(_compared(one, facts) for one in facts.comparisons),
         *_schema(facts),
+        *_classes(facts),
         *_budgets(facts, gate),
         *(_Finding(good=True, text=note) for note in facts.notes),
     ]
@@ -122,6 +165,32 @@ def _required(facts: Facts, gate: Gate) -> list[_Finding]:
     word = "at least" if higher else "at most"
     text = f"{facts.metric} is {facts.value:.4g}, {word} {gate.required:.4g} is required"
     return [_Finding(good, text, f"gate.required in tidegate.yaml draws that line: {gate.required:.4g}.")]
+
+
+def _overlap(facts: Facts) -> list[_Finding]:
+    """On which rows the models were compared, or that there are too few of them."""
+    if facts.overlap is None:
+        return []
+    rows, learnt, left = facts.overlap.rows, facts.overlap.learnt, facts.overlap.left
+    champion = f"version {facts.champion}"
+    if facts.overlap.enough and not facts.comparisons:
+        return []  # another reason says why
+    if learnt is None:
+        text = f"which of the {rows:,} rows held out {champion} learnt from is not known ({facts.overlap.unknown})"
+        return [_Finding(good=True, text=f"{text}; it may look better than it is")]
+    if facts.overlap.enough:
+        of = f"the {left:,} of {rows:,} rows held out" if learnt else f"{rows:,} rows"
+        return [_Finding(good=True, text=f"compared on {of} that {champion} did not learn from")]
+    return [
+        _Finding(
+            good=False,
+            text=f"{champion} was trained on {learnt:,} of the {rows:,} rows held out, and {left:,} others are too few "
+            "to compare it on",
+            advice="Keep data.split and the columns as they were, so that the same rows stay held out; or hold out "
+            f"newer rows (`by: time`), which {champion} has not seen. A column that names each row keeps it on its "
+            "side whatever else changes: `split: {by: group, column: NAME}`.",
+        )
+    ]
 
 
 def _compared(one: Comparison, facts: Facts) -> _Finding:
@@ -186,6 +255,31 @@ def _schema(facts: Facts) -> list[_Finding]:
         if name not in new
     ]
     return findings or [_Finding(good=True, text="callers send the same columns")]
+
+
+def classes_changed(new: Sequence[object], old: Sequence[object]) -> str:
+    """Which classes are new and which are gone; empty if none, or if one side is not known."""
+    # By how they are written: to the caller who reads JSON, 1, true and "1" are three answers.
+    now, before = ({repr(one) for one in side} for side in (new, old))
+    if not now or not before:
+        return ""
+    parts = [("new", sorted(now - before)), ("gone", sorted(before - now))]
+    return "; ".join(f"{word}: {', '.join(names)}" for word, names in parts if names)
+
+
+def _classes(facts: Facts) -> list[_Finding]:
+    """Whether both give the same answers; metrics of different questions cannot be compared either."""
+    changed = classes_changed(facts.classes, facts.champion_classes)
+    if facts.champion is None or not changed:
+        return []
+    return [
+        _Finding(
+            good=False,
+            text=f"the classes are others than those of version {facts.champion}: {changed}",
+            advice=f"Callers of version {facts.champion} know its classes only: find out why the target has others, or "
+            "give the new model a name of its own (`model` in tidegate.yaml).",
+        )
+    ]
 
 
 def _accepts(new: str, old: str) -> bool:

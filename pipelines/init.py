@@ -7,9 +7,11 @@ completes what was interrupted. Nothing is committed: the git history is the use
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -68,6 +70,12 @@ class Source:
     frame: pd.DataFrame
     inferred: Inferred
 
+    @property
+    def has_times(self) -> bool:
+        """Whether a time is among the columns that a model sees."""
+        kinds, drop = self.inferred.kinds, self.inferred.drop
+        return any(kind == "datetime" and name not in drop for name, kind in kinds.items())
+
 
 def init(
     directory: Path,
@@ -92,24 +100,25 @@ def init(
         UsageError: options that do not fit together, no such file, column or example; nothing was written.
         TidegateError: the data cannot be used; nothing was written.
     """
-    root = directory.absolute()
+    root = directory.resolve()  # `..` in it or in the data's path would hide which lies in which
     report = Report(root)
     exists = (root / "tidegate.yaml").is_file()
-    examined = None
+    plan = None
     if example is not None:
         _check_example(example, source, exists=exists)
     elif not exists:
         with progress.task("read the data"):
-            examined = _examine(root, source, target, time)
+            plan = _plan(root, _examine(root, source, target, time), str(target), time)
     else:
         report.kept.append("tidegate.yaml")
         if source is not None:
-            report.notes.append(f"the project is there: `tidegate data add {source}` takes the file as its data")
+            file = shlex.quote(_seen_from(root, _absolute(source)))
+            report.notes.append(f"the project is there: `tidegate data add {file}` in it takes the file as its data")
     _git(root, report)
     if example is not None:
         _copy_example(root, example, report)
-    if examined is not None:
-        _write_project(root, examined, time, report, target=str(target))
+    if plan is not None:
+        _write_project(root, plan, report)
     with progress.task("set up DVC and MLflow"):
         _complete(root, report)
     _next_steps(root, report)
@@ -154,21 +163,83 @@ def _examine(root: Path, source: Path | None, target: str | None, time: str | No
     frame = read_frame(source)
     inferred = infer(frame, target, time)
     suffix = ".parquet" if source.suffix in {".parquet", ".pq"} else ".csv"
-    file = source.absolute()
+    file = _absolute(source)
     inside = file.is_relative_to(root) and file.suffix in {".csv", ".parquet"} and root.is_dir()
     path = file.relative_to(root).as_posix() if inside else f"data/{safe_name(source)}{suffix}"
     if inside and _is_git_tracked(root, path):
         raise UsageError(
-            f"{path} is tracked by git", f"Data belongs to DVC: `git rm --cached {path}`, commit, then init again."
+            f"{path} is tracked by git",
+            f"Data belongs to DVC: `git rm --cached {shlex.quote(path)}`, commit, then init again.",
         )
     if not inside and (root / path).is_file() and (root / path).read_bytes() != file.read_bytes():
-        raise UsageError(f"{path} exists and is another file than {source}", f"Use it: --from {root / path}")
+        raise UsageError(
+            f"{path} exists and is another file than {source}", f"Use it: --from {shlex.quote(str(root / path))}"
+        )
     return Source(file, path, frame, inferred)
+
+
+def _absolute(source: Path) -> Path:
+    """Where a file lies; one that is a link itself stays the link."""
+    return source.parent.resolve() / source.name
+
+
+def _seen_from(folder: Path, file: Path) -> str:
+    """The shorter of the two ways to write the path of a file in commands that are typed in `folder`."""
+    return min(os.path.relpath(file, folder), str(file), key=len)
 
 
 def _is_git_tracked(root: Path, path: str) -> bool:
     command = ["git", "-C", str(root), "ls-files", "--error-unmatch", path]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a new project will be: the text of its tidegate.yaml, and the train section in it."""
+
+    source: Source
+    target: str
+    train: dict[str, Any]
+    config: str
+
+
+def _plan(root: Path, source: Source, target: str, time: str | None) -> Plan:
+    """Decide everything.
+
+    Raises:
+        TidegateError: the user's dvc.yaml cannot be read, or a name in the data cannot stand in a tidegate.yaml.
+    """
+    from tidegate.core.config import FILE_NAME, load
+    from tidegate.pipelines import templates
+    from tidegate.pipelines.inference import HOLDOUT, safe_name
+
+    inferred, train = source.inferred, _training(root)
+    values = {
+        "model": safe_name(source.file),
+        "task": inferred.task,
+        "path": source.path,
+        "target": target,
+        "drop": list(inferred.drop),
+        "split": {"by": "time", "column": time, "holdout": HOLDOUT} if time else {"by": "random", "holdout": HOLDOUT},
+        "train": {**train, "requirements": "requirements.txt"},
+        "code": "features.py" if source.has_times else None,
+        "tolerance": inferred.tolerance,
+    }
+    text = templates.config(values)
+    with tempfile.TemporaryDirectory() as scratch:
+        Path(scratch, FILE_NAME).write_text(text, encoding="utf-8")
+        load(Path(scratch))
+    return Plan(source, target, train, text)
+
+
+def _training(root: Path) -> dict[str, Any]:
+    """The train section: the user's own stage or script if there is one, else our train.py."""
+    if "train" in _stages(root):
+        return {"stage": "train"}
+    script = root / "train.py"
+    if script.is_file() and "def train(" not in script.read_text(encoding="utf-8", errors="replace"):
+        return {"command": "python train.py"}
+    return {"entrypoint": "train.py:train", "params": {"max_iter": 200, "learning_rate": 0.1}}
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
@@ -200,34 +271,38 @@ def _write(root: Path, path: str, text: Callable[[], str], report: Report) -> No
     report.written.append(path)
 
 
-def _write_project(root: Path, source: Source, time: str | None, report: Report, *, target: str) -> None:
+def _write_project(root: Path, plan: Plan, report: Report) -> None:
     """Data, contract, code, and tidegate.yaml last: from then on the project exists."""
     from tidegate.pipelines import templates
-    from tidegate.pipelines.inference import HOLDOUT, safe_name
     from tidegate.pipelines.steps.contract_draft import draft
 
-    inferred = source.inferred
+    source, inferred = plan.source, plan.source.inferred
     report.notes += inferred.notes
     _copy_data(root, source, report)
     present = {name: kind for name, kind in inferred.kinds.items() if not source.frame[name].isna().all()}
-    _write(root, "contract.yaml", lambda: draft(source.frame, present), report)
-    times = [name for name, kind in inferred.kinds.items() if kind == "datetime" and name not in inferred.drop]
-    if times:
+    _write(
+        root,
+        "contract.yaml",
+        lambda: draft(source.frame, present, target=plan.target, task=inferred.task),
+        report,
+    )
+    if source.has_times:
         _write(root, "features.py", lambda: templates.FEATURES, report)
-    how = _training(root, inferred.task, report)
+    _write_training(root, plan, report)
     _write(root, "requirements.txt", templates.requirements, report)
-    values = {
-        "model": safe_name(source.file),
-        "task": inferred.task,
-        "path": source.path,
-        "target": target,
-        "drop": list(inferred.drop),
-        "split": {"by": "time", "column": time, "holdout": HOLDOUT} if time else {"by": "random", "holdout": HOLDOUT},
-        "train": {**how, "requirements": "requirements.txt"},
-        "code": "features.py" if times else None,
-        "tolerance": inferred.tolerance,
-    }
-    _write(root, "tidegate.yaml", lambda: templates.config(values), report)
+    _write(root, "tidegate.yaml", lambda: plan.config, report)
+
+
+def _write_training(root: Path, plan: Plan, report: Report) -> None:
+    from tidegate.pipelines import templates
+
+    if "entrypoint" in plan.train:
+        _write(root, "train.py", lambda: templates.train(plan.source.inferred.task), report)
+    elif "command" in plan.train:
+        report.kept.append("train.py")
+        report.notes.append("training runs your train.py (train.command); it has to log one MLflow model")
+    else:
+        report.notes.append("training is your stage train of dvc.yaml (train.stage); it has to log one MLflow model")
 
 
 def _copy_data(root: Path, source: Source, report: Report) -> None:
@@ -240,23 +315,6 @@ def _copy_data(root: Path, source: Source, report: Report) -> None:
     shutil.copyfile(source.file, part)
     part.replace(place)
     report.written.append(source.path)
-
-
-def _training(root: Path, task: str, report: Report) -> dict[str, Any]:
-    """The train section: the user's own stage or script if there is one, else our train.py."""
-    from tidegate.pipelines import templates
-
-    params = {"params": {"max_iter": 200, "learning_rate": 0.1}}
-    if "train" in _stages(root):
-        report.notes.append("training is your stage train of dvc.yaml (train.stage); it has to log one MLflow model")
-        return {"stage": "train"}
-    script = root / "train.py"
-    if script.is_file() and "def train(" not in script.read_text(encoding="utf-8", errors="replace"):
-        report.kept.append("train.py")
-        report.notes.append("training runs your train.py (train.command); it has to log one MLflow model")
-        return {"command": "python train.py"}
-    _write(root, "train.py", lambda: templates.train(task), report)
-    return {"entrypoint": "train.py:train", **params}
 
 
 def _copy_example(root: Path, name: str, report: Report) -> None:
@@ -302,7 +360,8 @@ def _contract(root: Path, config: Config, report: Report) -> None:
     if (root / config.contract).exists() or not data.is_file():
         return
     frame = read_frame(data)
-    _write(root, config.contract, lambda: draft(frame, kinds(frame)), report)
+    target, task = config.data.target, config.task
+    _write(root, config.contract, lambda: draft(frame, kinds(frame), target=target, task=task), report)
 
 
 def _track(root: Path, config: Config, report: Report) -> None:
@@ -417,7 +476,7 @@ def _finish_mlflow(process: subprocess.Popen[str] | None, uri: str, report: Repo
 
 def _next_steps(root: Path, report: Report) -> None:
     if root != Path.cwd():
-        report.next.append(f"cd {min(os.path.relpath(root), str(root), key=len)}")
+        report.next.append(f"cd {shlex.quote(_seen_from(Path.cwd(), root))}")
     if report.missing_data:
         report.next.append("tidegate data add FILE")
     report.next += [

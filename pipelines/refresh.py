@@ -45,7 +45,7 @@ def refresh(project: Project, progress: Progress) -> NewData:
     """Run data.command and record what it wrote.
 
     Raises:
-        ConfigError: there is no data.command, or it is not a program.
+        ConfigError: there is no data.command, it is not a program, or it wrote rows without a column that is needed.
         TidegateError: it failed, or wrote nothing readable; the old data is back in place.
         Conflict: another refresh is running.
     """
@@ -57,7 +57,7 @@ def refresh(project: Project, progress: Progress) -> NewData:
         )
     with _guarded(project), progress.task(command):
         _run(project, command)
-        return _record(project)
+        return _record(project, f"what `{command}` wrote")
 
 
 def take(project: Project, file: Path) -> NewData:
@@ -65,6 +65,7 @@ def take(project: Project, file: Path) -> NewData:
 
     Raises:
         UsageError: no such file, or not the kind of file that data.path is.
+        ConfigError: it lacks the target or another column that the data section names.
         TidegateError: it cannot be read; the old data is in place.
         Conflict: a refresh is running.
     """
@@ -78,13 +79,13 @@ def take(project: Project, file: Path) -> NewData:
             "Change data.path in tidegate.yaml and dvc.yaml, or convert the file.",
         )
     if target.exists() and file.samefile(target):
-        return _record(project)
+        return _record(project, str(file))
     with _guarded(project):
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.part")
         shutil.copyfile(file, part)
         part.replace(target)
-        return _record(project)
+        return _record(project, str(file))
 
 
 def recover(root: Path) -> str | None:
@@ -121,15 +122,17 @@ def _run(project: Project, command: str) -> None:
         )
 
 
-def _record(project: Project) -> NewData:
+def _record(project: Project, source: str) -> NewData:
+    """Record the file at data.path, which came from `source`, if it can be read and has the columns it needs."""
     from tidegate.pipelines import dvc_repo
-    from tidegate.pipelines.dataset import read_frame
+    from tidegate.pipelines.dataset import read_frame, require_columns
 
     path = project.config.data.path
-    rows = len(read_frame(project.path(path)))
+    frame = read_frame(project.path(path))
+    require_columns(frame, project.config.data, source)
     before = dvc_repo.recorded_md5(project.root, path)
     added = dvc_repo.add(project.root, Path(path))
-    return NewData(DatasetRef(added.path, added.md5, rows), before)
+    return NewData(DatasetRef(added.path, added.md5, len(frame)), before)
 
 
 @contextmanager

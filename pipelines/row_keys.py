@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
+from tidegate.pipelines.cells import number
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -18,16 +20,22 @@ if TYPE_CHECKING:
 
     Keys = npt.NDArray[np.uint64]
 
+VERSION: Final = 1
+"""Of how keys are made: those kept with a model (learnt.py) are compared with keys of the same version only."""
+
 TOGETHER: Final = 10
 """Copies of one row that share a key. Accidental copies are few and must not be learnt from and held out at once; in
 a table of few different rows there are thousands, and they must be divided."""
+
+_ROUNDED: Final = 10  # of the 52 bits of a number's fraction
 
 
 def row_keys(frame: pd.DataFrame, columns: Sequence[str]) -> Keys:
     """One uint64 for each row of `frame`, shape (rows,), evenly spread, from its values in `columns`.
 
-    The order of the columns, the order of the rows and whether whole numbers are kept as integers or floats make no
-    difference. The k-th copy of a row has the key of the copies around it, `TOGETHER` of them.
+    The order of the columns, the order of the rows and the kind that a column is read as make no difference: whole
+    numbers may be floats, and one cell that is no number, boolean or time may make text of all of them. The k-th copy
+    of a row has the key of the copies around it, `TOGETHER` of them.
     """
     import numpy as np
     import pandas as pd
@@ -45,7 +53,7 @@ def value_keys(values: pd.Series[Any]) -> Keys:
 
 
 def _values(values: pd.Series[Any]) -> Keys:
-    """The bits of a number or time as float64, a digest of anything else; one number stands for every missing value."""
+    """The bits of a number or time as float64, a digest of other text; one key stands for every missing value."""
     import numpy as np
     import pandas as pd
 
@@ -56,10 +64,22 @@ def _values(values: pd.Series[Any]) -> Keys:
         numbers = values.to_numpy().astype("datetime64[ms]").astype(np.int64).astype(np.float64)
     else:
         codes, names = pd.factorize(values.astype(object))
-        digests = np.array([_text(str(name)) for name in names] or [0], dtype=np.uint64)
-        return np.where(missing, np.uint64(_text("missing")), digests[codes])
+        texts = [str(name) for name in names] or [""]
+        spelt = np.array([number(text) for text in texts], dtype=np.float64)
+        digests = np.array([_text(text) for text in texts], dtype=np.uint64)
+        # As if the column were numbers, booleans or times where its text can be read as one.
+        keys = np.where(np.isnan(spelt), digests, _bits(spelt))
+        return np.where(missing, np.uint64(_text("missing")), keys[codes])
+    return np.where(missing, np.uint64(_text("missing")), _bits(numbers))
+
+
+def _bits(numbers: npt.NDArray[Any]) -> Keys:
+    """The bits of numbers, rounded to 12 digits: programs that read and write a table change the last ones."""
+    import numpy as np
+
     # -0.0 and 0.0 are one value with two bit patterns; adding 0.0 leaves one.
-    return np.where(missing, np.uint64(_text("missing")), (numbers + 0.0).view(np.uint64))
+    bits = (numbers + 0.0).view(np.uint64)
+    return (bits + np.uint64(1 << (_ROUNDED - 1))) >> np.uint64(_ROUNDED) << np.uint64(_ROUNDED)
 
 
 def _text(text: str) -> int:

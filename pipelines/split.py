@@ -3,7 +3,7 @@
 The split is a pure function of the rows and the configuration, so `train` and `evaluate`, a champion and its
 challenger, a laptop and a pod hold out the same rows of the same data. Where no time says which rows are newest, what
 a row says decides its side, not where it stands: when rows are added, those that a champion learnt from stay out of
-the holdout that it is compared on, but for the few at the edge of the share.
+the holdout that it is compared on, but for the few at the edge of the share (the gate leaves those out, learnt.py).
 """
 
 from __future__ import annotations
@@ -53,8 +53,10 @@ def split(frame: pd.DataFrame, data: Data, task: str) -> Split:
         train, held = _by_group(frame, how.column, _share(how.holdout, how.by))
     else:
         labels = frame[data.target] if task == "classification" else None
-        # Not by the target: a label that is corrected later leaves its row where it was.
-        keys = row_keys(frame, [str(name) for name in frame.columns if name != data.target])
+        # Not by the target: a label that is corrected later leaves its row where it was. Nor by what no model sees: a
+        # row number is another one in the next export.
+        unseen = {data.target, *data.drop}
+        keys = row_keys(frame, [str(name) for name in frame.columns if name not in unseen])
         train, held = _by_random(keys, labels, _share(how.holdout, how.by))
     return _checked(train, held, frame[data.target] if task == "classification" else None)
 
@@ -69,7 +71,7 @@ def _checked(train: Mask, held: Mask, labels: pd.Series[Any] | None) -> Split:
             )
         if labels is not None and labels[rows].nunique() < 2:  # noqa: PLR2004 - nothing to tell apart
             raise TidegateError(
-                f"The {side} would have one class only ({labels[rows].iloc[0]!r})",
+                f"The {side} would have one class only ({labels[rows].unique().tolist()[0]!r})",
                 "Hold out more rows (data.split.holdout), or use `by: random`, which keeps the shares of the classes.",
             )
     return Split(np.flatnonzero(train).astype(np.int64), np.flatnonzero(held).astype(np.int64))

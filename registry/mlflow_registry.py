@@ -51,6 +51,7 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
 MODEL_NAME = "model"
+_RESULTS = "evaluation"
 
 
 def open_registry(project: Project) -> MlflowRegistry:
@@ -205,7 +206,15 @@ class MlflowRegistry:
         entries = [mlflow.entities.Metric(name, float(value), now, 0) for name, value in metrics.items()]
         self.client.log_batch(run_id, metrics=entries)
         if files is not None:
-            self.client.log_artifacts(run_id, str(files), "evaluation")
+            self.client.log_artifacts(run_id, str(files), _RESULTS)
+
+    def result(self, run_id: str, name: str) -> bytes | None:
+        """The content of one file that `log_results` added to a run; None if the run has none of that name."""
+        found, path = self.find_run(run_id) if run_id else None, f"{_RESULTS}/{name}"
+        if found is None or path not in {one.path for one in self.client.list_artifacts(found, _RESULTS)}:
+            return None
+        with tempfile.TemporaryDirectory() as scratch:
+            return Path(self.client.download_artifacts(found, path, scratch)).read_bytes()
 
     def params(self, run_id: str) -> dict[str, str]:
         """The run's params as MLflow keeps them, text; empty if the run is gone."""

@@ -241,9 +241,15 @@ class FakeRegistry:
         return _digest(kept)
 
     def log_results(self, run_id: str, metrics: Mapping[str, float], files: Path | None = None) -> None:
-        """Add metrics to a run."""
-        del files
+        """Add metrics and files to a run."""
         self.runs[run_id]["metrics"].update(metrics)
+        if files is not None:
+            self.runs[run_id]["files"] = {file.name: file.read_bytes() for file in files.iterdir() if file.is_file()}
+
+    def result(self, run_id: str, name: str) -> bytes | None:
+        """One of a run's files."""
+        content: bytes | None = self.runs.get(run_id, {}).get("files", {}).get(name)
+        return content
 
     def find_run(self, run_id: str) -> str | None:
         """The run's id, if it is known."""

@@ -88,9 +88,10 @@ def draft(
 
     t = terminal()
     project = t.project
+    config = project.config
     _recover(project)
-    frame = read_frame(project.path(project.config.data.path))
-    text = propose(frame, kinds(frame))
+    frame = read_frame(project.path(config.data.path))
+    text = propose(frame, kinds(frame), target=config.data.target, task=config.task)
     if write:
         file = project.path(project.config.contract)
         part = file.with_name(f".{file.name}.part")

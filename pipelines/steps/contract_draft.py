@@ -34,13 +34,18 @@ NEW_CATEGORIES: Final = 0.98  # the share of rows that must stay in the list
 _ID: Final = re.compile(r"(?:^|[\W_])(?:id|uuid|guid|key)$|^Unnamed: \d+$", re.IGNORECASE)
 
 
-def draft(frame: pd.DataFrame, kinds: Mapping[str, ColumnKind]) -> str:
-    """The text of a contract.yaml that holds for the canonical columns of `frame`."""
-    entries = list(_entries(frame, kinds))
+def draft(
+    frame: pd.DataFrame, kinds: Mapping[str, ColumnKind], *, target: str | None = None, task: str | None = None
+) -> str:
+    """The text of a contract.yaml that holds for the canonical columns of `frame`.
+
+    The target of a classification may have no other values than now: a new class is another question.
+    """
+    entries = list(_entries(frame, kinds, target if task == "classification" else None))
     return HEADER.format(rows=len(frame)) + "".join(f"  - {flow(entry)}\n" for entry in entries)
 
 
-def _entries(frame: pd.DataFrame, kinds: Mapping[str, ColumnKind]) -> Iterator[dict[str, Any]]:
+def _entries(frame: pd.DataFrame, kinds: Mapping[str, ColumnKind], label: str | None) -> Iterator[dict[str, Any]]:
     rows = len(frame)
     yield {
         "type": "expect_table_row_count_to_be_between",
@@ -50,10 +55,10 @@ def _entries(frame: pd.DataFrame, kinds: Mapping[str, ColumnKind]) -> Iterator[d
     }
     yield {"type": "expect_table_columns_to_match_set", "column_set": list(kinds), "exact_match": False}
     for name, kind in kinds.items():
-        yield from _column(frame[name], name, kind)
+        yield from _column(frame[name], name, kind, label=name == label)
 
 
-def _column(column: pd.Series[Any], name: str, kind: ColumnKind) -> Iterator[dict[str, Any]]:
+def _column(column: pd.Series[Any], name: str, kind: ColumnKind, *, label: bool) -> Iterator[dict[str, Any]]:
     present = column.dropna()
     if present.empty:
         return
@@ -64,7 +69,9 @@ def _column(column: pd.Series[Any], name: str, kind: ColumnKind) -> Iterator[dic
         entry["mostly"] = math.floor(100 * max(1 - 2 * missing - 0.05, 0)) / 100
     if entry.get("mostly", 1):
         yield entry
-    if kind in {"number", "integer"}:
+    if label and kind != "datetime":
+        yield {"type": "expect_column_values_to_be_in_set", "column": name, "value_set": _classes(present)}
+    elif kind in {"number", "integer"}:
         low, high = _bounds(float(present.min()), float(present.max()))
         yield {"type": "expect_column_values_to_be_between", "column": name, "min_value": low, "max_value": high}
     elif kind == "string" and 1 < present.nunique() <= FEW and len(present) >= SEEN * present.nunique():
@@ -76,6 +83,12 @@ def _column(column: pd.Series[Any], name: str, kind: ColumnKind) -> Iterator[dic
         }
     if is_identifier(column, name, kind):
         yield {"type": "expect_column_values_to_be_unique", "column": name}
+
+
+def _classes(present: pd.Series[Any]) -> list[Any]:
+    """The values in order; whole numbers without the point that missing values give them."""
+    values = sorted(present.unique().tolist())
+    return [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
 
 
 def is_identifier(column: pd.Series[Any], name: str, kind: ColumnKind) -> bool:

@@ -1,6 +1,7 @@
 """The evaluate step: the packaged model predicts the holdout; metrics, predictions and plots go to out/evaluation.
 
-The model is loaded from its folder, not taken from memory, so what is measured is what will be shipped.
+The model is loaded from its folder, not taken from memory, so what is measured is what will be shipped. The keys of
+the rows that it learnt from are kept too, for the day when it is the champion that another is compared with.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from tidegate.core import metrics
 from tidegate.core.errors import ConfigError
 from tidegate.core.metrics import Scored
 from tidegate.pipelines import own_metrics
+from tidegate.pipelines.learnt import learnt
 from tidegate.pipelines.model_inputs import Interface, from_metadata
 from tidegate.pipelines.scoring import Evaluation, score, write_predictions
 from tidegate.pipelines.steps.train import MODEL_FOLDER, Prepared, RunFile, prepare_data
@@ -48,6 +50,8 @@ def run(project: Project, progress: Progress) -> None:
         folder = _empty(project.out_dir / EVALUATION_FOLDER)
         evaluation.write(folder)
         write_predictions(folder, frame.index.to_numpy(), scored)
+        table = prepared.table
+        learnt(table.frame, table.features, prepared.split.train, project.config.data.split).write(folder)
         _plots(folder / "plots", scored, project.config.task)
     with progress.task("log the results"):
         registry = open_registry(project)

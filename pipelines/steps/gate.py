@@ -1,11 +1,13 @@
 """The gate step: measures challenger and champion on the same holdout and asks pipelines/gate.py for the decision.
 
 The champion is fetched from the registry, checked against its recorded hash, and answers the challenger's holdout
-through its own hook, so both are judged on the same rows of the newest data.
+through its own hook, so both are judged on the same rows of the newest data. Rows that the champion learnt from are
+left out: the challenger has never seen any of the holdout.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,13 +17,25 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tidegate.core.artifacts import GateResult, ModelVersion
 from tidegate.core.errors import ConfigError, TidegateError
 from tidegate.pipelines import bootstrap, own_metrics
-from tidegate.pipelines.gate import Column, Comparison, Facts, decide
-from tidegate.pipelines.scoring import Evaluation, read_predictions
+from tidegate.pipelines.gate import (
+    LEAST_ROWS,
+    Column,
+    Comparison,
+    Facts,
+    Overlap,
+    Problem,
+    classes_changed,
+    decide,
+)
+from tidegate.pipelines.learnt import LEARNT_FILE, Learnt
+from tidegate.pipelines.scoring import METRICS_FILE, Evaluation, read_predictions
 from tidegate.pipelines.steps.evaluate import EVALUATION_FOLDER, holdout, interface_of, score_folder
-from tidegate.pipelines.steps.train import MODEL_FOLDER, prepare_data
+from tidegate.pipelines.steps.train import MODEL_FOLDER, Prepared, prepare_data
 from tidegate.registry import model_folder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
@@ -38,8 +52,6 @@ T = TypeVar("T")
 # Answers one row given as a dict of raw columns; what the packaged model's `predict` is.
 PredictRow = Callable[[dict[str, Any]], object]
 
-# Rows of a slice below which it is not judged by itself: AUC of 50 rows moves by several points by chance.
-MIN_SLICE_ROWS = 100
 # A numeric column with more values than this is cut at its quartiles.
 _MAX_VALUES = 12
 _LATENCY_ROWS = 200
@@ -60,6 +72,34 @@ class Answers:
     def rows(self, mask: NDArray[np.bool_]) -> Answers:
         """The same for some rows."""
         return Answers(self.challenger.rows(mask), self.champion.rows(mask), self.frame[mask])
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version compared with: what callers send to it and what it can answer (empty if not known).
+
+    `unseen` masks the rows of the holdout that it did not learn from.
+    """
+
+    version: ModelVersion
+    folder: Path
+    columns: tuple[Column, ...]
+    classes: tuple[object, ...]
+    unseen: NDArray[np.bool_]
+    overlap: Overlap
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What comparing with the champion gave."""
+
+    comparisons: tuple[Comparison, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __add__(self, other: Compared) -> Compared:
+        """Both together."""
+        return Compared(self.comparisons + other.comparisons, self.problems + other.problems, self.notes + other.notes)
 
 
 def run(
@@ -94,22 +134,12 @@ def run(
     measure = own_metrics.measure(project, evaluation.metric, challenger)
     folder = project.out_dir / MODEL_FOLDER
     interface = interface_of(folder, prepared)
-    comparisons: list[Comparison] = []
-    problems: list[str] = []
-    notes: list[str] = []
-    old_columns: tuple[Column, ...] = ()
+    old: Champion | None = None
+    compared = Compared()
     if champion is not None:
         with progress.task(f"compare with version {champion.version}"):
-            theirs = registry.fetch(champion, project.state_dir / "models")
-            old_columns = _columns(interface_of(theirs, prepared))
-            try:
-                scored = score_folder(project, prepared, theirs, own=champion.own)
-            except TidegateError as error:
-                problems.append(f"version {champion.version} cannot be measured on this holdout: {error.message}")
-            else:
-                answers = Answers(challenger, scored, frame)
-                comparisons += _compare(project, measure, answers)
-                comparisons += _slices(project, measure, answers, notes)
+            old = _champion(project, champion, registry, prepared)
+            compared = _against(project, measure, prepared, challenger, old)
     latency = None
     if project.config.gate.latency_p99 is not None:
         with progress.task("latency of one row"):
@@ -119,16 +149,66 @@ def run(
         value=evaluation.metrics[evaluation.metric],
         direction=measure.direction,
         champion=champion.version if champion else None,
-        comparisons=comparisons,
-        problems=problems,
-        notes=notes,
+        comparisons=compared.comparisons,
+        overlap=old.overlap if old else None,
+        problems=compared.problems,
+        notes=compared.notes,
         latency_p99=latency,
         size=model_folder.size(folder) if size is None else size,
         columns=_columns(interface),
-        champion_columns=old_columns,
+        champion_columns=old.columns if old else (),
+        classes=challenger.classes,
+        champion_classes=old.classes if old else (),
         metrics=evaluation.metrics,
     )
     return decide(facts, project.config.gate)
+
+
+def _champion(project: Project, version: ModelVersion, registry: Registry, prepared: Prepared) -> Champion:
+    """Fetch the champion, and what its run kept of its evaluation."""
+    folder = registry.fetch(version, project.state_dir / "models")
+    unseen, overlap = _unseen(version, registry, prepared)
+    classes = _classes(folder, version, registry) if project.config.task == "classification" else ()
+    return Champion(version, folder, _columns(interface_of(folder, prepared)), classes, unseen, overlap)
+
+
+def _unseen(version: ModelVersion, registry: Registry, prepared: Prepared) -> tuple[NDArray[np.bool_], Overlap]:
+    """Which rows of the holdout the champion did not learn from; all of them if that is not known."""
+    import numpy as np
+
+    held = prepared.split.holdout
+    content = registry.result(version.run_id, LEARNT_FILE)
+    try:
+        if content is None:
+            raise TidegateError("its run does not say it")  # noqa: TRY301 - one way to say why
+        learnt = Learnt.parse(content).among(prepared.table.frame)[held]
+    except TidegateError as error:
+        return np.ones(len(held), dtype=np.bool_), Overlap(len(held), None, error.message)
+    return ~learnt, Overlap(len(held), int(learnt.sum()))
+
+
+def _classes(folder: Path, version: ModelVersion, registry: Registry) -> tuple[object, ...]:
+    """What the champion can answer: the folder says it, or its evaluation where a script logged it; else nobody."""
+    known = model_folder.facts(folder).metadata.get("classes")
+    if known is None and (content := registry.result(version.run_id, METRICS_FILE)) is not None:
+        known = json.loads(content).get("classes")
+    return tuple(known or ())
+
+
+def _against(
+    project: Project, measure: Measure, prepared: Prepared, challenger: Scored, champion: Champion
+) -> Compared:
+    """Both models on the rows that neither learnt from, unless there is nothing to compare."""
+    if not champion.overlap.enough or classes_changed(challenger.classes, champion.classes):
+        return Compared()
+    try:
+        scored = score_folder(project, prepared, champion.folder, own=champion.version.own)
+    except TidegateError as error:
+        text = f"version {champion.version.version} cannot be measured on this holdout: {error.message}"
+        return Compared(problems=(Problem(text),))
+    answers = Answers(challenger, scored, holdout(prepared)).rows(champion.unseen)
+    slices = (_slices(measure, wanted, answers) for wanted in project.config.gate.slices)
+    return sum(slices, Compared(tuple(_compare(project, measure, answers))))
 
 
 def p99(predict_row: Callable[[T], object], rows: Sequence[T]) -> float:
@@ -182,16 +262,18 @@ def _comparison(measure: Measure, tolerance: float, answers: Answers, label: str
     )
 
 
-def _slices(project: Project, measure: Measure, answers: Answers, notes: list[str]) -> Iterator[Comparison]:
-    for wanted in project.config.gate.slices:
-        small = 0
-        for label, mask in slices_of(answers.frame, wanted):
-            if mask.sum() < MIN_SLICE_ROWS:
-                small += 1
-                continue
-            yield _comparison(measure, wanted.tolerance, answers.rows(mask), label)
-        if small:
-            notes.append(f"{small} slices of {wanted.column} have under {MIN_SLICE_ROWS} rows and were not judged")
+def _slices(measure: Measure, wanted: SliceCheck, answers: Answers) -> Compared:
+    """One comparison for each slice of a column that is large enough; a column without any is a problem."""
+    found = slices_of(answers.frame, wanted)
+    large = [(label, mask) for label, mask in found if mask.sum() >= LEAST_ROWS]
+    comparisons = tuple(_comparison(measure, wanted.tolerance, answers.rows(mask), label) for label, mask in large)
+    if not large:
+        text = f"no slice of {wanted.column} could be judged: none of {len(found):,} has {LEAST_ROWS} rows"
+        advice = f"Hold out more rows (data.split.holdout), or leave {wanted.column} out of gate.slices."
+        return Compared(problems=(Problem(text, advice),))
+    small = len(found) - len(large)
+    note = f"slices of {wanted.column} with under {LEAST_ROWS} rows were not judged: {small:,}"
+    return Compared(comparisons, notes=(note,) if small else ())
 
 
 def slices_of(frame: pd.DataFrame, wanted: SliceCheck) -> list[tuple[str, Any]]:

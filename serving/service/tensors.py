@@ -33,13 +33,23 @@ def frame_columns(columns: Sequence[Column], frame: pd.DataFrame) -> Columns:
     """The same arrays from a DataFrame of raw request columns.
 
     Raises:
-        TidegateError: a column is not there.
+        TidegateError: a column is not there, or of a kind that cannot be read as its own.
     """
     absent = [column.name for column in columns if column.name not in frame.columns]
     if absent:
         message = f"The data has no column {absent[0]!r}" + (f" and {len(absent) - 1} more." if absent[1:] else ".")
         raise TidegateError(message, f"The model was trained with: {', '.join(c.name for c in columns[:20])}")
-    return {column.name: _series(column, frame[column.name]) for column in columns}
+    return {column.name: _read(column, frame[column.name]) for column in columns}
+
+
+def _read(column: Column, series: pd.Series[Any]) -> npt.NDArray[Any]:
+    try:
+        return _series(column, series)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise TidegateError(
+            f"Column {column.name!r} is no {column.kind} any more: {error}",
+            "One cell that cannot be read makes text of its whole column.",
+        ) from error
 
 
 def _array(kind: str, values: Sequence[Any]) -> npt.NDArray[Any]:

@@ -116,6 +116,26 @@ def test_add_takes_a_file_and_refuses_what_is_none(cli: Cli, root: Path, tmp_pat
     assert cli("-C", root, "data", "add", tmp_path / "new.csv", "--json").json["data"]["rows"] == 60
 
 
+@pytest.mark.parametrize("lost", ["sold", "price", "city"])
+def test_rows_without_a_column_that_the_config_names_are_not_recorded(
+    cli: Cli, root: Path, tmp_path: Path, lost: str
+) -> None:
+    """Target, a dropped column, the split's: one error that names the file, and the data is as it was."""
+    config = (root / "tidegate.yaml").read_text()
+    config = config.replace("  target:", "  drop: [price]\n  target:").replace("by: random", "by: group, column: city")
+    (root / "tidegate.yaml").write_text(config)
+    kept = {name: (root / "data" / name).read_bytes() for name in ("sales.csv", "sales.csv.dvc")}
+    rows(40).rename(columns={lost: lost.upper()}).to_csv(tmp_path / "new.csv", index=False)
+    extract(root, f"import shutil; shutil.copy({str(tmp_path / 'new.csv')!r}, 'data/sales.csv')")
+    for command, where in ((("add", tmp_path / "new.csv"), "new.csv"), (("refresh",), "extract.py` wrote")):
+        result = cli("-C", root, "data", *command, "--json")
+        assert result.exit_code == 2
+        assert f"names the column {lost!r}, which " in result.json["message"]
+        assert where in result.json["message"]
+        assert result.json["hint"] == f"Did you mean {lost.upper()!r}?"
+        assert {name: (root / "data" / name).read_bytes() for name in kept} == kept
+
+
 def test_a_renamed_column_breaks_the_contract_with_exit_code_3(cli: Cli, root: Path, tmp_path: Path) -> None:
     """The JSON document and the reason; the suggestion names the new column."""
     rows(40).rename(columns={"price": "Price"}).to_csv(tmp_path / "new.csv", index=False)
@@ -180,6 +200,8 @@ def test_pull_replaces_a_file_changed_by_hand_only_when_told_to(cli: Cli, root: 
 def test_diff_says_what_changed_in_each_column(cli: Cli, root: Path, tmp_path: Path) -> None:
     """Rows, kinds, means, categories, columns that came and went."""
     assert cli("-C", root, "data", "diff", "--json").json["changed"] is False
+    config = (root / "tidegate.yaml").read_text()  # what was the target may go once it is none
+    (root / "tidegate.yaml").write_text(config.replace("target: sold", "target: price"))
     new = rows(60, price=range(100, 160), region="north").drop(columns="sold").replace({"city": {"rome": "lima"}})
     new.to_csv(tmp_path / "new.csv", index=False)
     cli("-C", root, "data", "add", tmp_path / "new.csv")

@@ -106,6 +106,18 @@ def test_a_run_is_found_if_it_exists(registry: Registry, tmp_path: Path) -> None
     assert registry.find_run("0" * 32) is None
 
 
+def test_a_file_of_the_results_is_read_back_as_it_was(registry: Registry, tmp_path: Path) -> None:
+    """And None stands for a file or a run that is not there."""
+    run_id = logged(registry, tmp_path / "model")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "keys.bin").write_bytes(bytes(range(256)))
+    assert registry.result(run_id, "keys.bin") is None
+    registry.log_results(run_id, {}, tmp_path / "results")
+    assert registry.result(run_id, "keys.bin") == bytes(range(256))
+    assert registry.result(run_id, "other.bin") is None
+    assert registry.result("0" * 32, "keys.bin") is registry.result("", "keys.bin") is None
+
+
 def test_what_is_fetched_is_what_was_registered(registry: Registry, tmp_path: Path) -> None:
     """The same content, as often as one likes; a changed original is refused for good."""
     run_id = logged(registry, tmp_path / "model")

@@ -87,6 +87,36 @@ def test_a_weight_of_two_is_the_row_twice(seed: int, name: str) -> None:
     assert weighted == pytest.approx(metrics.compute(name, repeated), nan_ok=True)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    shift=st.sampled_from([0.0, 2010.0, 1e5, -1.7e9]),
+    spread=st.sampled_from([1e-12, 1.0, 5.0, 1e5, 1e20]),
+    name=st.sampled_from(sorted(metrics.REGRESSION)),
+)
+def test_a_target_far_from_zero_is_measured_as_one_around_it(shift: float, spread: float, name: str) -> None:
+    """Years, pressures and timestamps: weights in float32 give what float64 gives, and r2 is the same for all."""
+    shift *= spread / 5  # as far from 0, in standard deviations, as the years 2010 with 5 and much farther
+    rng = np.random.default_rng(0)
+    plain, noise = rng.normal(size=300), 0.3 * rng.normal(size=300)
+    truth = shift + spread * plain
+    one = Scored(truth, truth + spread * noise)
+    counts = rng.poisson(1, (300, 50))
+    bootstrap = metrics.statistic(name, one)(counts.astype(np.float32))
+    assert bootstrap == pytest.approx(metrics.statistic(name, one)(counts.astype(float)), rel=1e-9)
+    if name == "r2":
+        around_zero = metrics.statistic(name, Scored(plain, plain + noise))(counts.astype(float))
+        assert bootstrap == pytest.approx(around_zero, abs=1e-4)  # 1.7e9 standard deviations leave float64 that much
+
+
+@pytest.mark.parametrize("name", sorted(metrics.CLASSIFICATION))
+def test_the_weights_of_a_bootstrap_lose_no_digits(name: str) -> None:
+    """float32 holds the counts of a resample exactly, and what is summed with them is summed in float64."""
+    one = _binary(rows=50_000, decimals=9)
+    counts = np.random.default_rng(0).poisson(1, (50_000, 5))
+    exact = metrics.statistic(name, one)(counts.astype(float))
+    assert metrics.statistic(name, one)(counts.astype(np.float32)) == pytest.approx(exact, rel=1e-6)
+
+
 def test_the_default_metric_follows_the_target() -> None:
     """RMSE for numbers, average precision where positives are under 5 %, else ROC AUC."""
     common, rare = np.arange(100) % 2, (np.arange(100) < 4) * 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -191,3 +192,29 @@ def test_a_drafted_contract_holds_for_the_next_export_and_not_for_a_broken_one(t
     broken = half.assign(no=half["no"] * 1000, text=None).rename(columns={"flag": "Flag"})
     failed = check_contract(broken, path).failed
     assert {text.partition(":")[0] for text in failed} == {"no", "text", "flag"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "promised", "broken"),
+    [
+        ([0, 1], "[0, 1]", 2),
+        ([0, 1, None], "[0, 1]", 2),
+        ([False, True], "[false, true]", "maybe"),
+        (["no", "yes, sir"], '["no", "yes, sir"]', "YES"),
+    ],
+)
+def test_a_class_that_was_never_there_breaks_the_drafted_contract(
+    tmp_path: Path, labels: list[Any], promised: str, broken: object
+) -> None:
+    """One row is enough: another class is another question. A number that is predicted keeps its range."""
+    rows = canonical(pd.DataFrame({"x": range(60), "y": pd.Series(labels * (60 // len(labels)), dtype=object)}))
+    path = tmp_path / "contract.yaml"
+    text = draft(rows, kinds(rows), target="y", task="classification")
+    (line,) = [line for line in text.splitlines() if 'column: "y"' in line and "not_be_null" not in line]
+    assert line == f'  - {{type: expect_column_values_to_be_in_set, column: "y", value_set: {promised}}}'
+    path.write_text(text, encoding="utf-8")
+    assert check_contract(rows, path).failed == ()
+    changed = rows.assign(y=rows["y"].astype(object).where(rows.index > 0, broken))
+    (failed,) = check_contract(changed, path).failed
+    assert failed.startswith("y: ")
+    assert "to_be_in_set" not in draft(rows[["x"]], {"x": "integer"}, target="x", task="regression")

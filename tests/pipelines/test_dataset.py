@@ -72,6 +72,10 @@ def test_dialects_of_csv_are_understood(tmp_path: Path, text: str, expected: dic
         ("a,b\n1,2\n1,2,3\n", "not a regular csv file"),
         ("a,b\n1,2,3\n1,2,3\n", "not a regular csv file"),
         ('a,b\n1,"x\n', "not a regular csv file"),
+        ("a,b,c\n1,2,3\n4,5\n6,7,8\n", r"the row that ends in line 3 has 2"),
+        ('a,b\n1,"x\ny"\n\n2', r"the row that ends in line 5 has 1"),
+        (f"a,b\n1,{'x' * 200_000}\n2\n", r"the row that ends in line 3 has 1"),
+        ("a,b\n1,x\n12345678901234567890,y\n", r"column 'a' holds 1 whole numbers above .* \(first in row 2\)"),
         ("a,b\n1,inf\n", "column 'b' holds 1 infinite"),
         (b"a\n\xff\n", "not UTF-8"),
         (b"\xff\xfea\x00\n\x00", "not UTF-8"),
@@ -83,6 +87,21 @@ def test_files_that_are_not_data_are_refused_with_the_reason(
     """One clear error, no half-read frame."""
     with pytest.raises(TidegateError, match=message):
         read_frame(csv(tmp_path, content))
+
+
+def test_empty_cells_and_blank_lines_are_no_short_rows(tmp_path: Path) -> None:
+    """A cell may be missing at the end of a row, as long as its delimiter is there."""
+    assert len(read_frame(csv(tmp_path, "a,b\n1,\n   \n\n2,3\n,\n"))) == 3
+    assert len(read_frame(csv(tmp_path, "a\n1\n\nNA\n"))) == 2
+
+
+def test_the_largest_numbers_are_read_as_they_are(tmp_path: Path) -> None:
+    """Up to what 64 bits with a sign hold, and without one where a file says so."""
+    assert read_frame(csv(tmp_path, f"a\n{2**63 - 1}\n1\n"))["a"].tolist() == [2**63 - 1, 1]
+    pd.DataFrame({"a": pd.array([7, None], dtype="UInt64"), "b": np.array([1, 2], dtype="uint8")}).to_parquet(
+        tmp_path / "x.parquet"
+    )
+    assert read_frame(tmp_path / "x.parquet")["b"].tolist() == [1, 2]
 
 
 def test_a_missing_file_and_an_unknown_suffix_are_usage_errors(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,8 +21,10 @@ from tidegate.core.errors import ConfigError, Permanent
 from tidegate.core.metrics import Scored
 from tidegate.core.progress import Silent
 from tidegate.core.project import Project, open_project
+from tidegate.pipelines import dvc_repo
 from tidegate.pipelines.bootstrap import advantage_at_least
-from tidegate.pipelines.gate import Column, Comparison, Facts, decide
+from tidegate.pipelines.gate import Column, Comparison, Facts, Overlap, decide
+from tidegate.pipelines.learnt import LEARNT_FILE
 from tidegate.pipelines.own_metrics import Measure
 from tidegate.pipelines.runners import local
 from tidegate.pipelines.steps import gate as gate_step
@@ -154,6 +157,63 @@ def test_requests_of_the_champions_callers_must_stay_valid(
     assert decide(replace(_with_champion(), columns=new, champion_columns=old), Gate()).passed is passed
 
 
+@pytest.mark.parametrize(
+    ("rows", "learnt", "passed"),
+    [
+        (300, 0, True),
+        (300, 200, True),
+        (300, 201, False),
+        (300, 245, False),
+        (9_000, 7_200, True),  # another split of a large table: a fifth is left, and it is many
+        (9_000, 8_101, False),
+        (12, 0, True),
+        (12, 6, True),
+        (12, 7, False),
+    ],
+)
+def test_a_champion_is_compared_on_rows_that_it_did_not_learn_from(rows: int, learnt: int, passed: bool) -> None:
+    """Where too few are left there is no comparison, and no tolerance would make it a better one."""
+    facts = _compared(0.0) if passed else _with_champion()
+    result = decide(replace(facts, overlap=Overlap(rows, learnt)), Gate())
+    assert result.passed is passed
+    said = " ".join(result.reasons)
+    if passed:
+        assert f"{rows - learnt:,}" in said
+        assert "version 3 did not learn from" in said
+    else:
+        assert f"refused: version 3 was trained on {learnt:,} of the {rows:,} rows held out" in said
+        assert "tolerance" not in " ".join(result.advice)
+        assert "Keep data.split" in result.advice[0]
+
+
+def test_rows_that_a_champion_may_have_learnt_from_are_a_note() -> None:
+    """Of an adopted version nobody knows them."""
+    result = decide(replace(_compared(0.0), overlap=Overlap(300, None, "its run does not say it")), Gate())
+    assert result.passed
+    assert (
+        "ok: which of the 300 rows held out version 3 learnt from is not known (its run does not say it)"
+        in " ".join(result.reasons)
+    )
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "said"),
+    [
+        ((0, 1), (0, 1), ""),
+        ((0, 1, 2), (0, 1), "new: 2"),
+        (("cat", "dog"), ("bird", "dog"), "new: 'cat'; gone: 'bird'"),
+        ((False, True), (0, 1), "new: False, True; gone: 0, 1"),  # json tells true from 1
+        ((0, 1), (), ""),  # an adopted version may not say them
+        ((), (), ""),
+    ],
+)
+def test_other_classes_are_another_question(new: tuple[object, ...], old: tuple[object, ...], said: str) -> None:
+    """Callers know the champion's answers; what is new and what is gone is named."""
+    result = decide(_with_champion(classes=new, champion_classes=old), Gate())
+    assert result.passed is not bool(said)
+    assert ("the classes are others than those of version 3: " + said in " ".join(result.reasons)) is bool(said)
+
+
 def test_budgets_of_latency_and_size_refuse_with_both_numbers() -> None:
     """Over budget is a reason with what was measured and what is allowed."""
     result = decide(replace(FACTS, latency_p99=0.08, size=300_000_000), Gate())
@@ -200,6 +260,17 @@ def test_a_clearly_worse_model_has_a_clearly_negative_bound() -> None:
     assert low < estimate < -0.05
     estimate, low = advantage_at_least(Measure("brier", "lower"), *_pair(0, 2000, 1.5), frame)
     assert low < estimate < 0
+
+
+@pytest.mark.parametrize(("mean", "spread"), [(0.0, 1.0), (2010.0, 5.0), (101_325.0, 500.0), (1.7e9, 1e5)])
+def test_a_worse_regression_has_the_same_bound_wherever_its_target_lies(mean: float, spread: float) -> None:
+    """A year or a timestamp is no reason to let twice the error pass."""
+    rng = np.random.default_rng(0)
+    plain, noise = rng.normal(size=300), rng.normal(size=300)
+    truth = mean + spread * plain
+    good, bad = (Scored(truth, truth + spread * share * noise) for share in (0.3, 0.6))
+    estimate, low = advantage_at_least(Measure("r2", "higher"), bad, good, pd.DataFrame(index=range(300)))
+    assert (estimate, low) == pytest.approx((-0.24788, -0.30503), abs=1e-4)
 
 
 def test_an_own_metric_has_the_same_bound_as_the_built_in_one() -> None:
@@ -252,6 +323,81 @@ def test_a_worse_challenger_is_refused_with_its_reasons(project: Project, rewrit
     assert any(reason.startswith("refused: brier is") for reason in refused)
 
 
+def _new_data(project: Project, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Project:
+    """The project with its data changed and recorded."""
+    file = project.path(project.config.data.path)
+    change(pd.read_csv(file)).to_csv(file, index=False)
+    dvc_repo.add(project.root, file)
+    return project
+
+
+def test_a_champion_that_learnt_the_rows_held_out_is_not_compared_on_them(project: Project) -> None:
+    """A new column draws the holdout anew; the refusal says that, and offers no tolerance."""
+    registry, champion = _register(project)
+    rng = np.random.default_rng(1)
+    changed = _new_data(project, lambda frame: frame.assign(more=np.where(rng.random(900) < 0.5, np.nan, 1.0)))
+    local.train(changed, {}, Silent())
+    result = gate_step.run(changed, champion, registry, Silent())
+    assert not result.passed
+    (refused,) = [reason for reason in result.reasons if reason.startswith("refused: ")]
+    assert re.search(r"version 1 was trained on 1[345]\d of the 180 rows held out", refused)
+    assert not any("roc_auc is" in reason and "version 1" in reason for reason in result.reasons)
+    assert "tolerance" not in " ".join(result.advice)
+
+
+def test_new_rows_are_what_a_champion_is_compared_on(project: Project, rewrite: Rewrite) -> None:
+    """The newest rows of a file in time order: those among them that the champion learnt from are left out."""
+    registry, champion = _register(project)
+
+    def longer(frame: pd.DataFrame) -> pd.DataFrame:
+        return pd.concat([frame, frame.head(400).assign(price=frame["price"].head(400) + 0.001)])
+
+    changed = _new_data(project, longer)
+    changed = rewrite(changed, "tidegate.yaml", "by: random", "by: time, holdout: 0.5")
+    local.train(changed, {}, Silent())
+    result = gate_step.run(changed, champion, registry, Silent())
+    (compared,) = [reason for reason in result.reasons if "did not learn from" in reason]
+    # Of the last 650 rows 400 are new; of the other 250 the champion held a fifth out.
+    assert re.search(r"ok: compared on the 4[3-7]\d of 650 rows held out that version 1 did not learn from", compared)
+    assert any("roc_auc is" in reason and "version 1 has" in reason for reason in result.reasons)
+
+
+def test_a_champion_of_which_nothing_is_kept_is_compared_with_a_note(project: Project) -> None:
+    """One that was trained before rows were remembered, or that came from elsewhere."""
+    registry, champion = _register(project)
+    (kept,) = (project.state_dir / "mlruns").rglob(LEARNT_FILE)
+    kept.unlink()
+    result = gate_step.run(project, champion, registry, Silent())
+    assert result.passed
+    assert any("learnt from is not known (its run does not say it)" in reason for reason in result.reasons)
+
+
+def test_a_third_class_is_refused_and_named(project: Project) -> None:
+    """A binary champion and a challenger of three classes answer different questions."""
+    registry, champion = _register(project)
+    changed = _new_data(project, lambda frame: frame.assign(**{"class": frame["class"] + (frame["volume"] > 40)}))
+    local.train(changed, {}, Silent())
+    result = gate_step.run(changed, champion, registry, Silent())
+    assert not result.passed
+    assert "refused: the classes are others than those of version 1: new: 2" in result.reasons
+
+
+def test_a_column_of_which_no_slice_is_large_enough_is_refused(project: Project, rewrite: Rewrite) -> None:
+    """What was asked for and could not be judged is no pass; single small slices beside large ones are a note."""
+    registry, champion = _register(project)
+    changed = rewrite(project, "tidegate.yaml", "metric: roc_auc}", "metric: roc_auc, slices: [{column: city}]}")
+    result = gate_step.run(changed, champion, registry, Silent())
+    assert not result.passed
+    assert result.reasons[0] == "refused: no slice of city could be judged: none of 3 has 100 rows"
+    assert "leave city out of gate.slices" in result.advice[0]
+    changed = _new_data(changed, lambda frame: frame.assign(city=frame["city"].mask(frame["volume"] > 9, "rome")))
+    changed = rewrite(changed, "tidegate.yaml", "metric: roc_auc,", "metric: roc_auc, tolerance: 1.0,")
+    local.train(changed, {}, Silent())
+    result = gate_step.run(changed, champion, registry, Silent())
+    assert any(reason.startswith("ok: roc_auc where city = rome") for reason in result.reasons), result.reasons
+    assert "ok: slices of city with under 100 rows were not judged: 2" in result.reasons
+
+
 def test_a_champions_file_that_was_tampered_with_is_not_opened(project: Project) -> None:
     """The folder in the artifact store is not the one that was registered."""
     registry, champion = _register(project)
@@ -270,6 +416,24 @@ def test_a_champion_that_cannot_see_the_data_is_a_refusal_not_a_crash(project: P
     result = gate_step.run(changed, champion, registry, Silent())
     assert not result.passed
     assert any("column 'city' is gone" in reason for reason in result.reasons)
+
+
+def test_a_champion_that_cannot_read_a_column_any_more_is_a_refusal_too(project: Project, rewrite: Rewrite) -> None:
+    """One cell made text of a column of numbers: what the champion takes cannot be made of it."""
+    registry, champion = _register(project)
+
+    def odd(frame: pd.DataFrame) -> pd.DataFrame:
+        return pd.concat([frame, frame.assign(price="none", volume=range(900))])
+
+    changed = _new_data(project, odd)
+    changed = rewrite(changed, "train.py", 'StandardScaler(), ["price", "volume"]', 'StandardScaler(), ["volume"]')
+    changed = rewrite(changed, "train.py", '["city"]', '["city", "price"]')
+    local.train(changed, {}, Silent())
+    result = gate_step.run(changed, champion, registry, Silent())
+    refused = " ".join(reason for reason in result.reasons if reason.startswith("refused: "))
+    assert "version 1 cannot be measured on this holdout: Column 'price' is no number any more" in refused
+    assert "column 'price' changed from number to string" in refused
+    assert "compared on" not in " ".join(result.reasons)
 
 
 def test_a_slice_column_that_does_not_exist_is_an_error(project: Project, rewrite: Rewrite) -> None:

@@ -148,6 +148,64 @@ def test_a_mistake_writes_nothing(
     assert not (tmp_path / "project").exists()
 
 
+@pytest.mark.parametrize("where", [".", "../project", "deep/../../project"])
+def test_data_beside_the_folder_is_copied_into_it(
+    cli: Cli, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """`..` in the path of the data or of the folder leads where it leads, and the project is whole."""
+    root = tmp_path / "new" / "project"
+    (root / "deep").mkdir(parents=True)
+    monkeypatch.chdir(root)
+    result = cli("init", where, "--from", "../../My data (1).csv", "--target", "out come", "--json", env=NO_SQLITE)
+    assert result.exit_code == 0, result.stderr
+    assert load(root).data.path == "data/My-data-1.csv"
+    assert (root / "data" / "My-data-1.csv").read_bytes() == source.read_bytes()
+    assert not result.json["next"][0].startswith("cd ")
+
+
+def test_data_inside_the_folder_stays_where_it_is_however_it_is_named(
+    cli: Cli, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a way that leaves the project and comes back, through a link."""
+    root = tmp_path / "project"
+    root.mkdir()
+    source.rename(root / "rows.csv")
+    (tmp_path / "link").symlink_to(root)
+    monkeypatch.chdir(tmp_path)
+    result = start(cli, Path("project"), Path("link/../project/rows.csv"))
+    assert result.exit_code == 0, result.stderr
+    assert load(root).data.path == "rows.csv"
+
+
+def test_a_name_that_no_config_can_hold_is_refused_before_anything_is_written(cli: Cli, tmp_path: Path) -> None:
+    """The text of tidegate.yaml is read back first."""
+    inside = tmp_path / "project" / f"{'long' * 40}.csv"
+    inside.parent.mkdir()
+    mixed().to_csv(inside, index=False)
+    before = tree(tmp_path)
+    result = start(cli, inside.parent, inside)
+    assert result.exit_code == 2
+    assert "model" in result.json["problems"][0]
+    assert tree(tmp_path) == before
+    assert not (inside.parent / ".git").exists()
+
+
+def test_commands_that_are_advised_can_be_typed(
+    cli: Cli, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen from where they are typed, and quoted."""
+    monkeypatch.chdir(tmp_path)
+    assert start(cli, Path("my project"), source).json["next"][0] == "cd 'my project'"
+    result = start(cli, Path("my project"), Path("My data (1).csv"))
+    assert "`tidegate data add '../My data (1).csv'` in it" in result.json["notes"][0]
+    tracked = tmp_path / "other" / "my rows.csv"
+    tracked.parent.mkdir()
+    mixed().to_csv(tracked, index=False)
+    subprocess.run(["git", "init", "-q", str(tracked.parent)], check=True)
+    subprocess.run(["git", "-C", str(tracked.parent), "add", "-A"], check=True)
+    assert "`git rm --cached 'my rows.csv'`" in start(cli, tracked.parent, tracked).json["hint"]
+
+
 def test_a_mistyped_target_is_suggested(cli: Cli, tmp_path: Path, source: Path) -> None:
     """Did you mean."""
     assert start(cli, tmp_path / "p", source, target="Outcome").json["hint"] == "Did you mean 'out come'?"

@@ -75,6 +75,21 @@ def test_a_corrected_label_leaves_its_row_on_its_side() -> None:
     assert np.array_equal(made.holdout, again.holdout)
 
 
+def test_a_row_number_that_no_model_sees_moves_no_row() -> None:
+    """The next export numbers its rows anew, newest first."""
+    frame = rows(400).assign(n=np.random.default_rng(0).normal(size=400), id=range(400))
+    how = data(by="random", holdout=0.2).model_copy(update={"drop": ("id",)})
+    made = split(frame, how, "regression")
+    again = split(frame.assign(id=range(400)[::-1]), how, "regression")
+    assert np.array_equal(made.holdout, again.holdout)
+
+
+def test_a_holdout_of_one_class_is_named_as_people_write_it() -> None:
+    """No library's spelling of a number."""
+    with pytest.raises(TidegateError, match=r"holdout would have one class only \(1\)"):
+        split(rows(50).assign(y=[0] * 25 + [1] * 25), data(by="time"), "classification")
+
+
 @settings(deadline=None)
 @given(count=sizes, share=shares, seed=st.integers(0, 99))
 def test_no_group_is_on_both_sides(count: int, share: float, seed: int) -> None:
