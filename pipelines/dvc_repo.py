@@ -50,6 +50,7 @@ __all__ = [
     "md5_at", "pull", "pull_data", "push", "read_at", "recorded_md5", "run_stages", "status", "verify", "verify_data",
 ]  # fmt: skip
 
+BYTECODE = "__pycache__"
 REMOTE = Path(".tidegate") / "dvc-remote"
 STEP = re.compile(r"(?:^|[/\s])tidegate(?:\s.*)?\sstep\s+(\S+)\s*$")
 How = Literal["unchanged", "restored", "ran"]
@@ -443,11 +444,27 @@ def run_stages(
 
         with lock_repo(repo), repo.scm_context():
             bound = _bind(repo, root, functions)
+            if _ignore_bytecode(repo, list(bound), progress):
+                bound = _bind(repo, root, functions)
             for stage in _in_order(repo, list(bound)):
                 outcome = _bring_up_to_date(stage, bound.get(stage), progress, environ or {})
                 if outcome is not None:
                     outcomes.append(outcome)
     return outcomes
+
+
+def _ignore_bytecode(repo: Any, stages: Sequence[Any], progress: Progress) -> bool:
+    """Have DVC overlook what Python writes beside code: a folder would seem to change while a stage imports from it."""
+    file = Path(repo.root_dir, ".dvcignore")
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    deps = (dep for stage in _in_order(repo, stages) if stage.cmd for dep in stage.deps)
+    if BYTECODE in text.splitlines() or not any(Path(dep.fs_path).is_dir() for dep in deps):
+        return False
+    joint = "" if not text or text.endswith("\n") else "\n"
+    file.write_text(f"{text}{joint}{BYTECODE}\n", encoding="utf-8")
+    progress.note(f".dvcignore: {BYTECODE} is no input of a stage from now on.")
+    repo._reset()  # noqa: SLF001 - it has read the file already
+    return True
 
 
 def _drop_torn_lock(root: Path, progress: Progress) -> None:
@@ -512,10 +529,25 @@ def _bring_up_to_date(
     else:
         _require_deps(stage)
         how = _produce(stage, function or (lambda: _run_command(stage, environ)), progress)
-        stage.save()
-        stage.commit()
+        _record(stage)
     stage.dump(update_pipeline=False)
     return StageOutcome(name, changed=how != "unchanged", how=how, seconds=time.monotonic() - started)
+
+
+def _record(stage: Any) -> None:
+    """Keep the outputs under the inputs they were made of: those hashed before the work began.
+
+    `Stage.save` would hash the inputs once more, and an edit made meanwhile would pass for what was run.
+    """
+    if changed := [_shown(one) for one in stage.deps if one.workspace_status()]:
+        raise Conflict(
+            f"{' and '.join(changed)} changed while the stage {stage.name} ran, so its result was not recorded.",
+            "Run it again: it takes the files as they are then.",
+        )
+    stage.save_outs()
+    stage.md5 = stage.compute_md5()
+    stage.repo.stage_cache.save(stage)
+    stage.commit()
 
 
 def _require_deps(stage: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from tidegate.pipelines.yaml_text import flow
 
 GITIGNORE: Final = (".tidegate/*", "!.tidegate/schema.json", "/out/", "__pycache__/", ".venv/", ".env")
-DVCIGNORE: Final = (".tidegate", ".venv")
+DVCIGNORE: Final = (".tidegate", ".venv", "__pycache__")
 PACKAGES: Final = ("numpy", "pandas", "scikit-learn", "scipy", "skops")
 
 CONFIG: Final = """\

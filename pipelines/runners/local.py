@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tidegate.core.artifacts import DatasetRef
-from tidegate.core.errors import TidegateError, UsageError
+from tidegate.core.errors import Conflict, TidegateError, UsageError
+from tidegate.core.held import held
 from tidegate.core.project import Project
 from tidegate.pipelines import collector
 
 if TYPE_CHECKING:
+    from tidegate.core.config import Config
     from tidegate.core.progress import Progress
     from tidegate.pipelines.dvc_repo import StageOutcome
 
+_WAIT_SECONDS = 3.0  # as DVC waits for its own lock: two commands that find nothing to do must not collide
 STEPS = ("contract", "train", "evaluate")
 
 
@@ -58,18 +61,21 @@ def train(project: Project, params: Mapping[str, str], progress: Progress) -> Tr
         UsageError: no such param; the data file is missing.
         Stopped: Ctrl-C, in one of the steps.
         ContractFailed: the data breaks its contract.
+        Conflict: the project is being trained already, or its files changed while a stage ran.
         TidegateError: training failed, or MLflow's database is unreadable.
     """
     from tidegate.pipelines import stage_deps
     from tidegate.registry import sqlite_probe
 
     started = time.monotonic()
-    project = _with(project, params, progress)
-    for sentence in stage_deps.complete(project):
-        progress.note(sentence)
-    sqlite_probe.relocate(project.mlflow_uri, project.config.model)
-    with collector.seldom():
-        stages = tuple(_run_stages(project, progress))
+    # Held before anything is written: who is refused has changed nothing that the other one is working with.
+    with held(project.state_dir / "train.lock", _WAIT_SECONDS, _busy()):
+        project = _with(project, params, progress)
+        for sentence in stage_deps.complete(project):
+            progress.note(sentence)
+        sqlite_probe.relocate(project.mlflow_uri, project.config.model)
+        with collector.seldom():
+            stages = tuple(_run_stages(project, progress))
     run_id = _living_run(project, progress)
     metrics, metric = _measured(project)
     return TrainResult(
@@ -80,6 +86,13 @@ def train(project: Project, params: Mapping[str, str], progress: Progress) -> Tr
         data=_data(project),
         seconds=round(time.monotonic() - started, 3),
         stages=stages,
+    )
+
+
+def _busy() -> Conflict:
+    return Conflict(
+        "Another `tidegate train` or `ship` is training this project; nothing was changed.",
+        "Wait until it ends and run the command again.",
     )
 
 
@@ -122,7 +135,7 @@ def _run_stages(project: Project, progress: Progress) -> list[StageOutcome]:
 
             prepare(project.mlflow_uri, project.config.model)
     began: list[str] = []
-    steps = {name: _noting(name, work, began) for name, work in _steps(project, progress).items()}
+    steps = {name: _noting(project, name, work, began) for name, work in _steps(project, progress).items()}
     try:
         return run_stages(project.root, steps, progress, environ)
     except KeyboardInterrupt as stop:
@@ -131,14 +144,25 @@ def _run_stages(project: Project, progress: Progress) -> list[StageOutcome]:
         raise
 
 
-def _noting(name: str, work: Callable[[], None], began: list[str]) -> Callable[[], None]:
-    """The same work, which first says that it begins."""
+def _noting(project: Project, name: str, work: Callable[[], None], began: list[str]) -> Callable[[], None]:
+    """The same work, which first says that it begins, and refuses another config than DVC has just hashed."""
+    from tidegate.core.config import FILE_NAME, load
 
     def noted() -> None:
         began.append(name)
+        if _decisive(load(project.root, project.env)) != _decisive(project.config):
+            raise Conflict(
+                f"{FILE_NAME} changed while the stages before {name} ran, so {name} was not begun.",
+                "Run it again: it takes the file as it is then.",
+            )
         work()
 
     return noted
+
+
+def _decisive(config: Config) -> tuple[object, ...]:
+    """What the steps read of the config."""
+    return (config.model, config.task, config.data, config.contract, config.train, config.gate, config.serve)
 
 
 def _steps(project: Project, progress: Progress) -> dict[str, Callable[[], None]]:

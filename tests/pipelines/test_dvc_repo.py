@@ -186,6 +186,47 @@ def test_a_functions_own_error_leaves_as_it_is_and_the_next_run_completes(root: 
     assert not (root / "out" / "model" / "half.txt").exists()
 
 
+@pytest.mark.parametrize("what", ["params", "code", "both"])
+def test_an_edit_while_a_stage_runs_never_passes_for_what_was_run(root: Path, what: str) -> None:
+    """Neither the lock nor the run-cache says that the new text made the old result; the next run works anew."""
+    (root / "fit.py").write_text("old")
+    (root / "dvc.yaml").write_text(STAGES.replace("out/contract.txt]\n    params", "out/contract.txt, fit.py]\n    params"))
+    edited = {"params": ["tidegate.yaml"], "code": ["fit.py"], "both": ["fit.py", "tidegate.yaml"]}[what]
+    steps = work(root)
+
+    def train() -> None:
+        steps["train"]()
+        for name in edited:
+            (root / name).write_text({"fit.py": "new"}.get(name, "train: {depth: 2}\n"))
+
+    with pytest.raises(Conflict, match=rf"{' and '.join(edited)} changed while the stage train ran") as caught:
+        dvc_repo.run_stages(root, steps | {"train": train}, Silent())
+    assert "Run it again" in caught.value.hint
+    assert "train:" not in (root / "dvc.lock").read_text()
+    assert how(dvc_repo.run_stages(root, steps, Silent())) == {"contract": "unchanged", "train": "ran"}
+    depth = 1 if what == "code" else 2
+    assert (root / "out" / "model" / "m.txt").read_text() == f"train: {{depth: {depth}}}"
+    assert "up to date" in dvc(root, "repro").stdout
+
+
+def test_bytecode_beside_imported_code_is_no_edit(root: Path) -> None:
+    """A folder of code stays the same dependency when Python writes its cache into it."""
+    (root / "features").mkdir()
+    (root / "features" / "a.py").write_text("x = 1\n")
+    (root / "dvc.yaml").write_text(STAGES.replace("out/contract.txt]\n    params", "out/contract.txt, features]\n    params"))
+    steps = work(root)
+
+    def train() -> None:
+        steps["train"]()
+        (root / "features" / "__pycache__").mkdir(exist_ok=True)
+        (root / "features" / "__pycache__" / "a.cpython-311.pyc").write_bytes(os.urandom(8))
+
+    notes = Notes()
+    assert how(dvc_repo.run_stages(root, steps | {"train": train}, notes))["train"] == "ran"
+    assert notes.said == [".dvcignore: __pycache__ is no input of a stage from now on."]
+    assert set(how(dvc_repo.run_stages(root, steps, Notes())).values()) == {"unchanged"}
+
+
 def test_after_a_kill_in_the_middle_the_next_run_completes_from_clean_outputs(root: Path) -> None:
     """SIGKILL leaves half an output; it is removed before the stage runs again."""
     script = textwrap.dedent("""

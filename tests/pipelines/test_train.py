@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tidegate.core.errors import Permanent, TidegateError
+from tidegate.core.errors import Conflict, Permanent, TidegateError
 from tidegate.core.progress import Silent
 from tidegate.core.project import Project, open_project
 from tidegate.pipelines.runners import local
@@ -364,6 +364,75 @@ def train(X, y, params):
         time.sleep(0.1)
     return _train(X, y, params)
 """
+
+
+def _training(root: Path, marker: Path, *options: str) -> subprocess.Popen[str]:
+    """`tidegate train` in a process of its own, once its train function has begun."""
+    line = [sys.executable, "-m", "tidegate.cli", "-C", str(root), "train", *options]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not marker.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.slow
+def test_a_second_train_is_refused_before_it_writes_its_params(
+    fresh_project: Project, tmp_path: Path, cli: Any
+) -> None:
+    """The file says what the first one is training; what it records is that."""
+    root, marker, slow = fresh_project.root, tmp_path / "marker", tmp_path / "slow"
+    slow.touch()
+    with (root / "train.py").open("a") as file:
+        file.write(SLOW.format(marker=str(marker), slow=str(slow)))
+    process = _training(root, marker, "-p", "C=0.5")
+    before = (root / "tidegate.yaml").read_bytes()
+    refused = cli("train", "-p", "C=2.0", cwd=root)
+    assert refused.exit_code == 1
+    assert "Another `tidegate train` or `ship` is training this project; nothing was changed." in refused.stderr
+    assert (root / "tidegate.yaml").read_bytes() == before
+    slow.unlink()
+    assert process.communicate(timeout=60)[0]
+    assert process.returncode == 0
+    assert train_step.RunFile.read(fresh_project.out_dir).params["C"] == 0.5
+    assert "C: 0.5" in (root / "dvc.lock").read_text()
+
+
+@pytest.mark.slow
+def test_code_edited_during_a_training_is_trained_by_the_next_one(fresh_project: Project, tmp_path: Path) -> None:
+    """The result under way is of the old code, so it is not recorded as the new one's."""
+    root, marker, slow = fresh_project.root, tmp_path / "marker", tmp_path / "slow"
+    slow.touch()
+    with (root / "train.py").open("a") as file:
+        file.write(SLOW.format(marker=str(marker), slow=str(slow)))
+    process = _training(root, marker)
+    with (root / "train.py").open("a") as file:
+        file.write("\n# another model\n")
+    slow.unlink()
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert "train.py changed while the stage train ran" in err
+    assert {one.name: one.how for one in _train(fresh_project).stages}["train"] == "ran"
+
+
+def test_a_config_edited_before_a_stage_begins_is_not_mixed_with_the_old_one(
+    fresh_project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC would hash the new params and the step train with those read at the start."""
+    from tidegate.pipelines.steps import contract
+
+    check, file = contract.check_contract, fresh_project.root / "tidegate.yaml"
+
+    def edited(*given: Any) -> Any:
+        file.write_text(file.read_text().replace("C: 1.0", "C: 4.0"))
+        return check(*given)
+
+    monkeypatch.setattr(contract, "check_contract", edited)
+    with pytest.raises(Conflict, match=r"tidegate\.yaml changed while the stages before train ran"):
+        _train(fresh_project)
+    monkeypatch.undo()
+    _train(open_project(fresh_project.root))
+    assert train_step.RunFile.read(fresh_project.out_dir).params["C"] == 4.0
 
 
 @pytest.mark.slow
