@@ -132,6 +132,12 @@ def translated(error: Exception) -> TidegateError:
             text.splitlines()[0],
             "Data belongs to DVC, not to git: `git rm --cached PATH`, commit, then run the command again.",
         )
+    if "are missing from" in text:
+        return ConfigError(
+            f"DVC compares params of a stage that are not there: {text}",
+            "Write them in that file (`tidegate config` prints what is in force), or take them out of the stage's "
+            "params in dvc.yaml.",
+        )
     return TidegateError(f"DVC: {text}", "`dvc status` shows what DVC sees; --traceback shows the whole error.")
 
 

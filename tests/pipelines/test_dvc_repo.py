@@ -190,7 +190,9 @@ def test_a_functions_own_error_leaves_as_it_is_and_the_next_run_completes(root: 
 def test_an_edit_while_a_stage_runs_never_passes_for_what_was_run(root: Path, what: str) -> None:
     """Neither the lock nor the run-cache says that the new text made the old result; the next run works anew."""
     (root / "fit.py").write_text("old")
-    (root / "dvc.yaml").write_text(STAGES.replace("out/contract.txt]\n    params", "out/contract.txt, fit.py]\n    params"))
+    (root / "dvc.yaml").write_text(
+        STAGES.replace("out/contract.txt]\n    params", "out/contract.txt, fit.py]\n    params")
+    )
     edited = {"params": ["tidegate.yaml"], "code": ["fit.py"], "both": ["fit.py", "tidegate.yaml"]}[what]
     steps = work(root)
 
@@ -213,7 +215,9 @@ def test_bytecode_beside_imported_code_is_no_edit(root: Path) -> None:
     """A folder of code stays the same dependency when Python writes its cache into it."""
     (root / "features").mkdir()
     (root / "features" / "a.py").write_text("x = 1\n")
-    (root / "dvc.yaml").write_text(STAGES.replace("out/contract.txt]\n    params", "out/contract.txt, features]\n    params"))
+    (root / "dvc.yaml").write_text(
+        STAGES.replace("out/contract.txt]\n    params", "out/contract.txt, features]\n    params")
+    )
     steps = work(root)
 
     def train() -> None:

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from tidegate.core.errors import Conflict, Permanent, TidegateError
+from tidegate.core.errors import Conflict, ContractFailed, Permanent, TidegateError
 from tidegate.core.progress import Silent
 from tidegate.core.project import Project, open_project
+from tidegate.pipelines import dvc_repo
 from tidegate.pipelines.runners import local
 from tidegate.pipelines.steps import train as train_step
 from tidegate.registry.mlflow_registry import open_registry
@@ -115,6 +116,34 @@ def test_a_param_is_written_to_the_file_and_going_back_gives_back_the_old_run(pr
     back = _train(open_project(project.root), C="1.0")
     assert [one.how for one in back.stages] == ["unchanged", "restored", "restored"]
     assert back.run_id == before != changed.run_id
+
+
+def test_another_contract_is_checked_at_the_next_train(project: Project, rewrite: Rewrite) -> None:
+    """The data breaks it: nothing is trained, and going back to the old one finds everything as it was."""
+    (project.root / "strict.yaml").write_text(
+        "expectations:\n- {type: expect_column_values_to_be_between, column: price, min_value: 0, max_value: 1}\n"
+    )
+    strict = rewrite(project, "tidegate.yaml", "train:", "contract: strict.yaml\ntrain:")
+    with pytest.raises(ContractFailed):
+        _train(strict)
+    with pytest.raises(ContractFailed):
+        _train(strict)
+    _train(rewrite(strict, "tidegate.yaml", "contract: strict.yaml\n", ""))
+
+
+def test_other_data_is_trained_on_and_followed_from_then_on(project: Project, rewrite: Rewrite) -> None:
+    """After data.path changed, and again when the new file is replaced."""
+    lines = (project.root / "data" / "train.csv").read_text().splitlines(keepends=True)
+    new = project.root / "data" / "new.csv"
+    for count in (800, 700):
+        new.unlink(missing_ok=True)
+        new.write_text("".join(lines[: count + 1]))
+        dvc_repo.add(project.root, new)
+        if "new.csv" not in (project.root / "tidegate.yaml").read_text():
+            project = rewrite(project, "tidegate.yaml", "data/train.csv", "data/new.csv")
+        result = _train(project)
+        assert {one.how for one in result.stages} == {"ran"}
+        assert (result.data.path, result.data.rows) == ("data/new.csv", count)
 
 
 def test_an_unknown_param_is_refused_with_a_suggestion(project: Project, cli: Any) -> None:
