@@ -131,6 +131,27 @@ def test_another_contract_is_checked_at_the_next_train(project: Project, rewrite
     _train(rewrite(strict, "tidegate.yaml", "contract: strict.yaml\n", ""))
 
 
+def test_a_contracts_warnings_are_said_by_every_train(project: Project, cli: Any) -> None:
+    """When it is checked, and later too: the data breaks the same promise still."""
+    with (project.root / "contract.yaml").open("a") as file:
+        file.write(
+            "- {type: expect_column_values_to_be_between, column: price, max_value: 1, severity: warning}\n"
+        )
+    for how in ("ran", "unchanged"):
+        result = cli("train", "--json", cwd=project.root)
+        assert {one["name"]: one["how"] for one in result.json["stages"]}["contract"] == how
+        assert result.stderr.count("contract warning: price") == 1
+
+
+def test_a_broken_contract_leaves_no_output_behind(project: Project, rewrite: Rewrite) -> None:
+    """`out/contract.json` is there only for data that keeps the promises; the old data can be pulled at once."""
+    broken = rewrite(project, "contract.yaml", "column: class", "column: klass")
+    with pytest.raises(ContractFailed):
+        _train(broken)
+    assert not (project.out_dir / "contract.json").exists()
+    assert dvc_repo.pull_data(project)[0].path == "data/train.csv"
+
+
 def test_other_data_is_trained_on_and_followed_from_then_on(project: Project, rewrite: Rewrite) -> None:
     """After data.path changed, and again when the new file is replaced."""
     lines = (project.root / "data" / "train.csv").read_text().splitlines(keepends=True)
