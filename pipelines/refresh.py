@@ -68,6 +68,8 @@ def take(project: Project, file: Path) -> NewData:
         TidegateError: it cannot be read; the old data is in place.
         Conflict: a refresh is running.
     """
+    from tidegate.pipelines.dataset import read_frame
+
     target = project.path(project.config.data.path)
     if not file.is_file():
         raise UsageError(f"There is no file {file}", "Give the path of a csv or parquet file.")
@@ -79,6 +81,7 @@ def take(project: Project, file: Path) -> NewData:
         )
     if target.exists() and file.samefile(target):
         return _record(project)
+    read_frame(file)  # what is wrong with it is said under the name that was given
     with _guarded(project):
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.part")
