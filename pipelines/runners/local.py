@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from tidegate.pipelines import collector
 if TYPE_CHECKING:
     from tidegate.core.config import Config
     from tidegate.core.progress import Progress
-    from tidegate.pipelines.dvc_repo import StageOutcome
+    from tidegate.pipelines.dvc_repo import Own, StageOutcome
 
 _WAIT_SECONDS = 3.0  # as DVC waits for its own lock: two commands that find nothing to do must not collide
 STEPS = ("contract", "train", "evaluate")
@@ -125,25 +126,49 @@ def _with(project: Project, params: Mapping[str, str], progress: Progress) -> Pr
 def _run_stages(project: Project, progress: Progress) -> list[StageOutcome]:
     from tidegate.pipelines.dvc_repo import run_stages
 
-    environ = None
-    if project.config.train.stage is not None:
-        from tidegate.pipelines.steps.train import script_environment
-        from tidegate.registry import sqlite_probe
-
-        environ = script_environment(project)
-        if not sqlite_probe.has_experiment(project.mlflow_uri, project.config.model):
-            # A script that opens the experiment first would give it an artifact folder of its own.
-            from tidegate.registry.mlflow_registry import prepare
-
-            prepare(project.mlflow_uri, project.config.model)
+    own = _own_stage(project, project.config.train.stage) if project.config.train.stage is not None else None
     began: list[str] = []
     steps = {name: _noting(project, name, work, began) for name, work in _steps(project, progress).items()}
     try:
-        return run_stages(project.root, steps, progress, environ)
+        return run_stages(project.root, steps, progress, own, partial(_accept, project))
     except KeyboardInterrupt as stop:
         if began:
             raise Stopped(began[-1]) from stop
         raise
+
+
+def _own_stage(project: Project, name: str) -> Own:
+    """What DVC's side must know of a training stage of the user's."""
+    from tidegate.pipelines.dvc_repo import Own
+    from tidegate.pipelines.steps.train import stage_environment
+    from tidegate.registry import sqlite_probe
+
+    if not sqlite_probe.has_experiment(project.mlflow_uri, project.config.model):
+        # A script that opens the experiment first would give it an artifact folder of its own.
+        from tidegate.registry.mlflow_registry import prepare
+
+        prepare(project.mlflow_uri, project.config.model)
+
+    def known(execution: str) -> bool:
+        from tidegate.registry.mlflow_registry import open_registry
+
+        return open_registry(project).run_of_stage(execution) is not None
+
+    return Own(name, partial(stage_environment, project), known)
+
+
+def _accept(project: Project, path: str) -> None:
+    """Data that was changed in place must keep the contract before it is recorded as a version.
+
+    Raises:
+        ContractFailed: it does not; the version before is still the recorded one.
+    """
+    data = project.path(project.config.data.path)
+    if data.is_relative_to(project.path(path)):
+        from tidegate.pipelines.dataset import read_frame
+        from tidegate.pipelines.steps.contract import check_contract
+
+        check_contract(read_frame(data), project.path(project.config.contract)).require()
 
 
 def _noting(project: Project, name: str, work: Callable[[], None], began: list[str]) -> Callable[[], None]:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.core.errors import ConfigError, Conflict, Permanent, TidegateError, UsageError
+from tidegate.core.errors import ConfigError, Conflict, ContractFailed, Permanent, TidegateError, UsageError
 from tidegate.core.progress import Silent
 from tidegate.pipelines import dvc_repo
-from tidegate.pipelines.dvc_repo import StageOutcome
+from tidegate.pipelines.dvc_repo import Own, StageOutcome
 
 STAGES = """
 stages:
@@ -134,13 +134,60 @@ def test_a_users_own_stage_gets_the_lock_that_dvc_repro_writes(root: Path) -> No
 
 def test_a_stages_own_output_goes_to_stderr(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Nothing but the result is on stdout, for `--json`."""
+    own = Own("make", environ=lambda _: {"COLOUR": "green"}, known=lambda _: False)
     stages = "stages:\n  make:\n    cmd: [echo $COLOUR, touch made.txt]\n    deps: [data/x.csv]\n    outs: [made.txt]\n"
     last = "  contract:\n    cmd: tidegate step contract\n    deps: [made.txt]\n    outs: [c.txt]\n"
     (root / "dvc.yaml").write_text(stages + last)
-    dvc_repo.run_stages(root, {"contract": (root / "c.txt").touch}, Silent(), {"COLOUR": "green"})
+    dvc_repo.run_stages(root, {"contract": (root / "c.txt").touch}, Silent(), own)
     captured = capfd.readouterr()
     assert captured.out == ""
     assert captured.err.strip() == "green"
+
+
+FIT = """
+stages:
+  fit:
+    cmd: echo $RUN >> runs.txt
+    deps: [data/x.csv]
+  train:
+    cmd: tidegate step train
+    deps: [data/x.csv]
+    outs: [out/run.txt]
+"""
+
+
+def test_a_users_own_training_runs_until_its_execution_is_known(root: Path) -> None:
+    """What `dvc repro` ran left no run that can be told apart; what a later look finds is not run again."""
+    (root / "dvc.yaml").write_text(FIT)
+    (root / "out").mkdir()
+    found: set[str] = set()
+
+    def environ(execution: str) -> dict[str, str]:
+        found.add(execution)
+        return {"RUN": execution}
+
+    def train() -> None:
+        assert dvc_repo.execution(root, "fit") in found
+        (root / "out" / "run.txt").write_text("run")
+
+    def go(notes: Notes) -> list[str]:
+        return [
+            one.how
+            for one in dvc_repo.run_stages(root, {"train": train}, notes, Own("fit", environ, found.__contains__))
+        ]
+
+    assert dvc(root, "repro", "fit").returncode == 0
+    notes = Notes()
+    assert go(notes) == ["ran", "ran"]
+    assert notes.said == ["The MLflow run of the stage fit is not known, so the stage runs again."]
+    assert go(Notes()) == ["unchanged", "unchanged"]
+    first = set(found)
+    (root / "data" / "x.csv").write_text("a,b\n5,6\n")
+    assert go(Notes()) == ["ran", "ran", "ran"]  # the data is recorded first
+    assert len(found - first) == 1
+    assert set((root / "runs.txt").read_text().split()) == found
+    with pytest.raises(ConfigError, match=r"no stage fitt"):
+        dvc_repo.run_stages(root, {"train": train}, Silent(), Own("fitt", environ, found.__contains__))
 
 
 def test_a_failing_command_is_named_with_its_exit_code(root: Path) -> None:
@@ -297,6 +344,49 @@ def test_data_changed_in_place_becomes_a_new_version_aloud(root: Path) -> None:
     assert how(dvc_repo.run_stages(root, work(root), notes))["train"] == "ran"
     assert "data/x.csv changed since it was recorded" in notes.said[0]
     assert dvc_repo.verify(root, "data/x.csv").md5 == dvc_repo.file_md5(root / "data" / "x.csv")
+
+
+def test_data_changed_in_place_is_recorded_only_if_it_is_accepted(root: Path) -> None:
+    """Who refuses it finds the old version recorded, and can have it back."""
+    dvc_repo.run_stages(root, work(root), Silent())
+    before, old = dvc_repo.recorded_md5(root, "data/x.csv"), (root / "data" / "x.csv").read_bytes()
+    (root / "data" / "x.csv").write_text("a,b\n3,4\n")
+
+    def refuse(path: str) -> None:
+        raise ContractFailed(f"{path} is bad", "Repair it.")
+
+    for _ in range(2):
+        with pytest.raises(ContractFailed, match=r"data/x\.csv is bad"):
+            dvc_repo.run_stages(root, work(root), Silent(), accept=refuse)
+    assert dvc_repo.recorded_md5(root, "data/x.csv") == before
+    dvc_repo.pull(root, force=True)
+    assert (root / "data" / "x.csv").read_bytes() == old
+    assert set(how(dvc_repo.run_stages(root, work(root), Silent(), accept=refuse)).values()) == {"unchanged"}
+
+
+def test_pull_replaces_what_our_steps_made_and_nothing_else(root: Path) -> None:
+    """A result can be made again; a file of the user's that is kept nowhere cannot."""
+    dvc_repo.run_stages(root, work(root), Silent())
+    made = root / "out" / "model" / "m.txt"
+    before = made.read_bytes()
+    made.unlink()
+    made.write_text("half")
+    dvc_repo.pull(root)
+    assert made.read_bytes() == before
+    made.unlink()
+    made.write_text("half")
+    (root / "data" / "x.csv").write_text("a,b\n3,4\n")
+    with pytest.raises(TidegateError, match=r"kept nowhere else: data/x\.csv\. Nothing") as caught:
+        dvc_repo.pull(root)
+    assert "--force" in caught.value.hint
+
+
+def test_a_second_push_finds_nothing_new(root: Path) -> None:
+    """The records of the run-cache are no objects."""
+    dvc_repo.run_stages(root, work(root), Silent())
+    assert dvc_repo.push(root) >= 3
+    assert dvc_repo.push(root) == 0
+    assert list((root / ".tidegate" / "dvc-remote" / "runs").rglob("*"))
 
 
 def test_a_missing_data_file_is_named_with_the_command_that_fetches_it(root: Path) -> None:

@@ -131,12 +131,25 @@ def test_another_contract_is_checked_at_the_next_train(project: Project, rewrite
     _train(rewrite(strict, "tidegate.yaml", "contract: strict.yaml\n", ""))
 
 
+def test_data_edited_by_hand_is_no_version_until_it_keeps_the_contract(project: Project, cli: Any) -> None:
+    """The pointer still names the good file, so `data pull --force` brings that back."""
+    file, pointer = project.root / "data" / "train.csv", project.root / "data" / "train.csv.dvc"
+    good, recorded = file.read_bytes(), pointer.read_bytes()
+    lines = good.splitlines(keepends=True)
+    file.unlink()
+    file.write_bytes(b"".join([lines[0], lines[1].rpartition(b",")[0] + b",\n", *lines[2:]]))
+    for _ in range(2):
+        assert cli("train", "--json", cwd=project.root).exit_code == 3
+        assert pointer.read_bytes() == recorded
+    assert cli("data", "pull", "--force", cwd=project.root).exit_code == 0
+    assert file.read_bytes() == good
+    assert cli("train", "--json", cwd=project.root).json["changed"] is False
+
+
 def test_a_contracts_warnings_are_said_by_every_train(project: Project, cli: Any) -> None:
     """When it is checked, and later too: the data breaks the same promise still."""
     with (project.root / "contract.yaml").open("a") as file:
-        file.write(
-            "- {type: expect_column_values_to_be_between, column: price, max_value: 1, severity: warning}\n"
-        )
+        file.write("- {type: expect_column_values_to_be_between, column: price, max_value: 1, severity: warning}\n")
     for how in ("ran", "unchanged"):
         result = cli("train", "--json", cwd=project.root)
         assert {one["name"]: one["how"] for one in result.json["stages"]}["contract"] == how
@@ -336,6 +349,37 @@ def test_a_dvc_stage_of_ones_own_trains_the_model(fresh_project: Project, rewrit
     result = _train(rewrite(project, "tidegate.yaml", "target: class", "drop: [city], target: class"))
     assert result.metrics["roc_auc"] > 0.7
     assert {one.name for one in result.stages} == {"contract", "train", "collect", "evaluate"}
+
+
+@pytest.mark.slow
+def test_a_stage_is_given_no_model_but_its_own(fresh_project: Project, rewrite: Rewrite) -> None:
+    """A colleague's newer run in the same experiment is left alone, also when the stage logs nothing at all."""
+    (fresh_project.root / "script.py").write_text(f"MODELS = ['model']\n{SCRIPT}")
+    dvc = fresh_project.root / "dvc.yaml"
+    text = dvc.read_text().replace("  train:\n", "  collect:\n").replace("out/contract.json, train.py]", "script.py]")
+    mine = f"stages:\n  train:\n    cmd: {sys.executable} script.py\n    deps: [data/train.csv, script.py]\n"
+    dvc.write_text(text.replace("stages:\n", mine))
+    project = rewrite(fresh_project, "tidegate.yaml", "params", "stage: train\n  params")
+    project = rewrite(project, "tidegate.yaml", "target: class", "drop: [city], target: class")
+    first = _train(project).run_id
+    registry = open_registry(project)
+    assert registry.client.get_run(first).data.tags["tidegate.stage"]
+
+    place = {
+        "MLFLOW_TRACKING_URI": project.mlflow_uri,
+        "MLFLOW_EXPERIMENT_NAME": "demand",
+        "TIDEGATE_PARAMS": '{"C": 9}',
+    }
+    theirs = {**os.environ, **place, "TIDEGATE_DATA": str(project.root / "data" / "train.csv")}
+    subprocess.run([sys.executable, "script.py"], cwd=project.root, env=theirs, check=True)
+    (project.root / "train.py").write_text("# a dep of nothing\n")
+    changed = rewrite(project, "tidegate.yaml", "C: 1.0", "C: 2.0")
+    assert _train(changed).run_id == first  # ours ran again, the stage did not
+
+    (project.root / "script.py").write_text("print('nothing')\n")
+    with pytest.raises(TidegateError, match=r"The stage train, as dvc\.lock records it, logged no model") as caught:
+        _train(changed)
+    assert "TIDEGATE_STAGE" in caught.value.hint
 
 
 def test_a_corrupt_database_is_reported_at_once(project: Project, cli: Any) -> None:
