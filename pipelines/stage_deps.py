@@ -177,8 +177,9 @@ def _params_then(lock: Path, step: str) -> dict[str, Any]:
         stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages") or {}
     except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError):  # a torn one is made again by the run
         return {}
-    ran = next((one for one in stages.values() if _step(one.get("cmd")) == step), {})
-    found = (ran.get("params") or {}).get(FILE_NAME)
+    found = next(
+        ((one.get("params") or {}).get(FILE_NAME) for one in stages.values() if _step(one.get("cmd")) == step), None
+    )
     return found if isinstance(found, dict) else {}
 
 
