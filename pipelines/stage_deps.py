@@ -6,9 +6,11 @@ and a new contract would never be checked; nobody would notice.
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 COMMAND: Final = "tidegate step"
 _FILES: Final = ("dvc.yaml", "stages/dvc.yaml")
 _STEPS: Final = ("contract", "train", "evaluate")
+_CONTRACTS: Final = (".yaml", ".yml")
+_DATA: Final = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 
 
 # --- what decides --------------------------------------------------------------------------------------------------
@@ -103,8 +107,11 @@ class _Stage:
 
     def covers(self, file: Path) -> bool:
         """Whether the file, or a folder that holds it, is a dep."""
-        known = [self._path(one) for one in self._deps()]
-        return any(file == one or one in file.parents for one in known)
+        return any(file == one or one in file.parents for one in self.files())
+
+    def files(self) -> list[Path]:
+        """Every dep."""
+        return [self._path(one) for one in self._deps()]
 
     def _deps(self) -> list[Any]:
         return self.deps.value if self.deps else []
@@ -116,7 +123,7 @@ class _Stage:
 def complete(project: Project) -> list[str]:
     """Add what our stages should depend on and do not; returns one sentence for each change.
 
-    Data or a contract that the config named at the last run gives way to the one that it names now.
+    Data or a contract that the config named before gives way to the one that it names now.
 
     Raises:
         ConfigError: a file cannot be completed by itself; says what to add. There is no such contract.
@@ -126,18 +133,23 @@ def complete(project: Project) -> list[str]:
     for name in _FILES:
         path = project.root / name
         if path.is_file() and COMMAND in (text := path.read_text(encoding="utf-8")):
-            new = text
+            new, former = text, _former(text, path.parent, project)
             for step in _STEPS:
-                new, sentences = _completed(new, path, name, step, project)
+                wanted = _wanted(project, step, former)
+                new, sentences = _completed(new, path, step, wanted, project)
                 said += sentences
             if new != text:
                 path.write_text(new, encoding="utf-8")
     return said
 
 
-def _completed(text: str, path: Path, name: str, step: str, project: Project) -> tuple[str, list[str]]:
+def _completed(
+    text: str, path: Path, step: str, wanted: Sequence[tuple[str, str | None]], project: Project
+) -> tuple[str, list[str]]:
+    """The text of `path` with the stage of one step completed, and a sentence for each change."""
     said: list[str] = []
-    for dependency, former in _wanted(project, step, path.with_name("dvc.lock")):
+    name = path.relative_to(project.root).as_posix()
+    for dependency, former in wanted:
         stage = _stage(text, path.parent, step)
         file = project.path(dependency).resolve()
         if stage is None or stage.covers(file):
@@ -158,29 +170,35 @@ def _completed(text: str, path: Path, name: str, step: str, project: Project) ->
     return text, said
 
 
-def _wanted(project: Project, step: str, lock: Path) -> list[tuple[str, str | None]]:
-    """What a step's stage should depend on, each with what the config named in its place when the stage last ran."""
+@dataclass(frozen=True, slots=True)
+class _Former:
+    """The contract and the data that the config named before, where it names others now."""
+
+    contract: str | None = None
+    data: str | None = None
+
+
+def _former(text: str, folder: Path, project: Project) -> _Former:
+    """Read off the stage that checks the contract: it has one contract and one data file, whatever they are called."""
+    stage = _stage(text, folder, "contract")
     config = project.config
-    then = _params_then(lock, step)
-    data = then.get("data")
-    former = data.get("path") if isinstance(data, dict) else None
-    wanted = [(config.data.path, former)]
-    if step == "contract":
-        return [(config.contract, then.get("contract")), *wanted]
-    code = (training_code if step == "train" else measuring_code)(project.root, config)
-    return [*wanted, *((one, None) for one in code)]
-
-
-def _params_then(lock: Path, step: str) -> dict[str, Any]:
-    """The params of tidegate.yaml that a step's stage last ran with; empty if it never did."""
-    try:
-        stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages") or {}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError):  # a torn one is made again by the run
-        return {}
-    found = next(
-        ((one.get("params") or {}).get(FILE_NAME) for one in stages.values() if _step(one.get("cmd")) == step), None
+    named = {project.path(config.contract).resolve(), project.path(config.data.path).resolve()}
+    others = [path for path in stage.files() if path not in named] if stage else []
+    shown = [Path(os.path.relpath(path, project.root.resolve())).as_posix() for path in others]
+    return _Former(
+        next((one for one in shown if one.endswith(_CONTRACTS)), None),
+        next((one for one in shown if one.endswith(_DATA)), None),
     )
-    return found if isinstance(found, dict) else {}
+
+
+def _wanted(project: Project, step: str, former: _Former) -> list[tuple[str, str | None]]:
+    """What a step's stage should depend on, each with what the config named in its place before."""
+    config = project.config
+    data = (config.data.path, former.data)
+    if step == "contract":
+        return [(config.contract, former.contract), data]
+    code = (training_code if step == "train" else measuring_code)(project.root, config)
+    return [data, *((one, None) for one in code)]
 
 
 def _require(project: Project, dependency: str) -> None:
@@ -213,9 +231,15 @@ def _step(command: object) -> str | None:
     return step if head == COMMAND else None
 
 
+@lru_cache(maxsize=4)
+def _tree(text: str) -> Any:
+    """The nodes of a YAML text, which know where they stand in it; parsed once for every question about it."""
+    return yaml.compose(text)
+
+
 def _stage(text: str, folder: Path, step: str) -> _Stage | None:
     """The stage that runs our step."""
-    for name, node in _pairs(_get(yaml.compose(text), "stages")):
+    for name, node in _pairs(_get(_tree(text), "stages")):
         command = _get(node, "cmd")
         if isinstance(command, yaml.ScalarNode) and _step(command.value) == step:
             deps, wdir = _get(node, "deps"), _get(node, "wdir")
