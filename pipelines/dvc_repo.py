@@ -12,6 +12,7 @@ DVC believes objects of mode 0444 without hashing them, so a corrupted object is
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,7 @@ __all__ = [
     "md5_at", "pull", "pull_data", "push", "read_at", "recorded_md5", "run_stages", "status", "verify", "verify_data",
 ]  # fmt: skip
 
+BYTECODE = "__pycache__"
 REMOTE = Path(".tidegate") / "dvc-remote"
 STEP = re.compile(r"(?:^|[/\s])tidegate(?:\s.*)?\sstep\s+(\S+)\s*$")
 How = Literal["unchanged", "restored", "ran"]
@@ -63,6 +65,19 @@ class StageOutcome:
     changed: bool
     how: How
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """The user's own training stage, whose real result is outside DVC: a run in MLflow.
+
+    `name` as in dvc.yaml. An execution is named by what goes into it: command, deps and params. `environ` gives what a
+    command finds in its environment, by the execution's name; `known` says whether the run of one can still be found.
+    """
+
+    name: str
+    environ: Callable[[str], Mapping[str, str]]
+    known: Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +145,12 @@ def translated(error: Exception) -> TidegateError:
         return UsageError(
             text.splitlines()[0],
             "Data belongs to DVC, not to git: `git rm --cached PATH`, commit, then run the command again.",
+        )
+    if "are missing from" in text:
+        return ConfigError(
+            f"DVC compares params of a stage that are not there: {text}",
+            "Write them in that file (`tidegate config` prints what is in force), or take them out of the stage's "
+            "params in dvc.yaml.",
         )
     return TidegateError(f"DVC: {text}", "`dvc status` shows what DVC sees; --traceback shows the whole error.")
 
@@ -216,7 +237,13 @@ def status(root: Path) -> list[FileState]:
 
 def push(root: Path) -> int:
     """Copy data, outputs and the run-cache to the remote; returns how many objects were new there."""
-    return _transfer(root, "push")
+    from dvc.stage.cache import RunCacheNotSupported
+
+    with _opened(root) as repo:
+        with suppress(RunCacheNotSupported):  # an http remote holds objects only
+            # By itself: DVC writes its records anew each time, and would count them as objects.
+            repo.stage_cache.push(None)
+        return int(repo.push())
 
 
 # How DVC begins the list of files that it would have to overwrite; it has no error class of its own for them.
@@ -226,20 +253,36 @@ _UNSAVED = "unsaved files"
 def pull(root: Path, *, force: bool = False) -> int:
     """Fetch what this checkout records and put it in place; returns how many objects were new here.
 
+    What our own steps made is replaced in any case: it can be made again.
+
     Raises:
         TidegateError: a file that DVC tracks was changed and its content is kept nowhere; `force` replaces it.
     """
+    with _opened(root) as repo:
+        count = int(repo.fetch(run_cache=True))
+        _check_out(repo, root, force=force)
+    return count
+
+
+def _check_out(repo: Any, root: Path, *, force: bool) -> None:
+    from dvc.exceptions import DvcException
+
+    # Outputs of stages that never ran are nowhere; what must be there is the data, which `verify` looks for.
+    put = partial(repo.checkout, allow_missing=True)
     try:
-        return _transfer(root, "pull", force=force)
-    except TidegateError as error:
-        head, *changed = error.message.splitlines()
+        put(force=force)
+    except DvcException as error:
+        head, *changed = str(error).splitlines()
         if _UNSAVED not in head or not changed:
             raise
-        raise TidegateError(
-            f"Changed here, and kept nowhere else: {', '.join(os.path.relpath(path, root) for path in changed)}. "
-            "Nothing was replaced.",
-            "`tidegate data pull --force` puts what was recorded in its place; `tidegate data add FILE` keeps it.",
-        ) from error
+        ours = [Path(out.fs_path) for stage in repo.index.stages if stage.cmd and _step(stage) for out in stage.outs]
+        if lost := [path for path in map(Path, changed) if not any(path.is_relative_to(one) for one in ours)]:
+            raise TidegateError(
+                f"Changed here, and kept nowhere else: {', '.join(os.path.relpath(path, root) for path in lost)}. "
+                "Nothing was replaced.",
+                "`tidegate data pull --force` puts what was recorded in its place; `tidegate data add FILE` keeps it.",
+            ) from error
+        put(force=True)
 
 
 def pull_data(project: Project, *, force: bool = False) -> tuple[DatasetRef, int]:
@@ -247,31 +290,21 @@ def pull_data(project: Project, *, force: bool = False) -> tuple[DatasetRef, int
 
     Raises:
         TidegateError: neither the cache nor the remote has it.
-        Permanent: what came is not what was recorded.
+        Permanent: what came is not what was recorded; it was removed again.
     """
     count = pull(project.root, force=force)
     path = project.config.data.path
-    if not project.path(path).is_file() and (md5 := recorded_md5(project.root, path)):
+    file = project.path(path)
+    if not file.is_file() and (md5 := recorded_md5(project.root, path)):
         raise TidegateError(
             f"Neither the DVC cache nor the remote has {path} (md5 {md5})",
             "Whoever recorded it has to run `tidegate data push`; or take a file: `tidegate data add FILE`.",
         )
-    return verify_data(project), count
-
-
-def _transfer(root: Path, verb: Literal["push", "pull"], *, force: bool = False) -> int:
-    from dvc.stage.cache import RunCacheNotSupported
-
-    with _opened(root) as repo:
-        # Outputs of stages that never ran are nowhere; what must be there is the data, which `verify` looks for.
-        move = partial(repo.pull, allow_missing=True, force=force) if verb == "pull" else repo.push
-        try:
-            result = move(run_cache=True)
-        except RunCacheNotSupported:  # an http remote holds objects only
-            result = move()
-    if isinstance(result, Mapping):
-        return int(result.get("stats", result).get("fetched", 0))
-    return int(result or 0)
+    try:
+        return verify_data(project), count
+    except Permanent:
+        file.unlink()  # or the next command would take it for what DVC says it is
+        raise
 
 
 # --- content -------------------------------------------------------------------------------------------------------
@@ -415,7 +448,8 @@ def run_stages(
     root: Path,
     functions: Mapping[str, Callable[[], None]],
     progress: Progress,
-    environ: Mapping[str, str] | None = None,
+    own: Own | None = None,
+    accept: Callable[[str], None] | None = None,
 ) -> list[StageOutcome]:
     """Bring the named stages, and all they depend on, up to date, in this process.
 
@@ -426,7 +460,9 @@ def run_stages(
         root: the project; stages of other projects in the same DVC repository are left alone.
         functions: step name -> the work. It writes the stage's outputs; whatever it raises leaves unchanged.
         progress: told which stage runs.
-        environ: added to the environment of stages that run a command.
+        own: the stage of the user's that trains, brought up to date first.
+        accept: asked about a data file that was changed in place (its path) before that is recorded as a new version;
+            what it raises leaves the old one recorded.
 
     Raises:
         ConfigError: dvc.yaml is wrong, or has no stage for a name.
@@ -443,11 +479,59 @@ def run_stages(
 
         with lock_repo(repo), repo.scm_context():
             bound = _bind(repo, root, functions)
-            for stage in _in_order(repo, list(bound)):
-                outcome = _bring_up_to_date(stage, bound.get(stage), progress, environ or {})
+            if _ignore_bytecode(repo, list(bound), progress):
+                bound = _bind(repo, root, functions)
+            road = _Road(bound, progress, own, _own_stage(repo, root, own.name) if own else None, accept)
+            for stage in road.order(repo):
+                outcome = road.bring_up_to_date(stage)
                 if outcome is not None:
                     outcomes.append(outcome)
     return outcomes
+
+
+def execution(root: Path, name: str) -> str:
+    """The name of the execution that the user's own stage `name` records: what went into it, hashed.
+
+    Raises:
+        ConfigError: there is no such stage.
+    """
+    with _opened(root) as repo:
+        return _execution(_own_stage(repo, root, name))
+
+
+def _execution(stage: Any, *, now: bool = False) -> str:
+    """The execution that the stage records, or (`now`) the one that would run on the files as they are."""
+    inputs = sorted(
+        (str(dep.def_path), str(dep.hash_name), (dep.get_hash() if now else dep.hash_info).value) for dep in stage.deps
+    )
+    text = json.dumps([stage.cmd, inputs], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _own_stage(repo: Any, root: Path, name: str) -> Any:
+    for stage in _stages_below(repo, root):
+        if getattr(stage, "name", None) == name and _step(stage) is None:
+            return stage
+    raise ConfigError(f"dvc.yaml has no stage {name}, which train.stage names.", "`dvc stage list` shows them.")
+
+
+def _stages_below(repo: Any, root: Path) -> list[Any]:
+    here = root.resolve()
+    return [stage for stage in repo.index.stages if stage.cmd and Path(stage.wdir).resolve().is_relative_to(here)]
+
+
+def _ignore_bytecode(repo: Any, stages: Sequence[Any], progress: Progress) -> bool:
+    """Have DVC overlook what Python writes beside code: a folder would seem to change while a stage imports from it."""
+    file = Path(repo.root_dir, ".dvcignore")
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    deps = (dep for stage in _in_order(repo, stages) if stage.cmd for dep in stage.deps)
+    if BYTECODE in text.splitlines() or not any(Path(dep.fs_path).is_dir() for dep in deps):
+        return False
+    joint = "" if not text or text.endswith("\n") else "\n"
+    file.write_text(f"{text}{joint}{BYTECODE}\n", encoding="utf-8")
+    progress.note(f".dvcignore: {BYTECODE} is no input of a stage from now on.")
+    repo._reset()  # noqa: SLF001 - it has read the file already
+    return True
 
 
 def _drop_torn_lock(root: Path, progress: Progress) -> None:
@@ -469,9 +553,8 @@ def _drop_torn_lock(root: Path, progress: Progress) -> None:
 
 def _bind(repo: Any, root: Path, functions: Mapping[str, Callable[[], None]]) -> dict[Any, Callable[[], None]]:
     """Which function is which stage's."""
-    here = root.resolve()
-    mine = [stage for stage in repo.index.stages if stage.cmd and Path(stage.wdir).resolve().is_relative_to(here)]
-    by_command = {match[1]: stage for stage in mine if (match := STEP.search(_one_command(stage)))}
+    mine = _stages_below(repo, root)
+    by_command = {step: stage for stage in mine if (step := _step(stage))}
     by_name = {stage.name: stage for stage in mine if getattr(stage, "name", None)}
     bound = {}
     for name, function in functions.items():
@@ -495,27 +578,78 @@ def _in_order(repo: Any, stages: Sequence[Any]) -> list[Any]:
     return list(plan_repro(get_active_graph(repo.index.graph), list(stages)))
 
 
-def _bring_up_to_date(
-    stage: Any, function: Callable[[], None] | None, progress: Progress, environ: Mapping[str, str]
-) -> StageOutcome | None:
-    """One stage as `dvc repro` treats it; None for a data file that is as recorded."""
-    started = time.monotonic()
-    name = getattr(stage, "name", None) or _shown(stage.outs[0])
-    if not stage.changed():
-        return None if not stage.cmd else StageOutcome(name, changed=False, how="unchanged", seconds=0.0)
-    how: How = "ran"
-    if not stage.cmd:
-        _record_source(stage, progress)
-    elif stage.frozen:
-        stage.run()
-        how = "unchanged"
-    else:
-        _require_deps(stage)
-        how = _produce(stage, function or (lambda: _run_command(stage, environ)), progress)
-        stage.save()
-        stage.commit()
-    stage.dump(update_pipeline=False)
-    return StageOutcome(name, changed=how != "unchanged", how=how, seconds=time.monotonic() - started)
+@dataclass(frozen=True)
+class _Road:
+    """One pass over the stages; `theirs` is the one that `own` names."""
+
+    bound: Mapping[Any, Callable[[], None]]
+    progress: Progress
+    own: Own | None
+    theirs: Any
+    accept: Callable[[str], None] | None
+
+    def order(self, repo: Any) -> list[Any]:
+        """Every stage on the way; the user's own training is first, even where ours does not read what it writes."""
+        first = _in_order(repo, [self.theirs]) if self.theirs else []
+        return [*first, *(stage for stage in _in_order(repo, list(self.bound)) if stage not in first)]
+
+    def bring_up_to_date(self, stage: Any) -> StageOutcome | None:
+        """One stage as `dvc repro` treats it; None for a data file that is as recorded."""
+        started = time.monotonic()
+        name = getattr(stage, "name", None) or _shown(stage.outs[0])
+        if not stage.changed() and not self._wanted_and_lost(stage):
+            return None if not stage.cmd else StageOutcome(name, changed=False, how="unchanged", seconds=0.0)
+        how: How = "ran"
+        if not stage.cmd:
+            _record_source(stage, self.progress, self.accept)
+        elif stage.frozen:
+            stage.run()
+            how = "unchanged"
+        else:
+            _require_deps(stage)
+            work = self.bound.get(stage) or partial(self._run_command, stage)
+            how = _produce(stage, work, self.progress, restore=self._known(stage))
+            _record(stage)
+        stage.dump(update_pipeline=False)
+        return StageOutcome(name, changed=how != "unchanged", how=how, seconds=time.monotonic() - started)
+
+    def _known(self, stage: Any) -> bool:
+        """Whether the run-cache can give back all that the stage makes on the files as they are."""
+        return stage != self.theirs or self.own is None or self.own.known(_execution(stage, now=True))
+
+    def _wanted_and_lost(self, stage: Any) -> bool:
+        """Whether the stage is up to date, but our train step needs its MLflow run and there is none."""
+        if stage != self.theirs or not any(_step(one) == "train" and one.changed() for one in self.bound):
+            return False
+        if self._known(stage):
+            return False
+        self.progress.note(f"The MLflow run of the stage {stage.name} is not known, so the stage runs again.")
+        return True
+
+    def _run_command(self, stage: Any) -> None:
+        _run_command(stage, self.own.environ(_execution(stage)) if self.own else {})
+
+
+def _step(stage: Any) -> str | None:
+    """Which step of ours the stage's command runs."""
+    match = STEP.search(_one_command(stage))
+    return match[1] if match else None
+
+
+def _record(stage: Any) -> None:
+    """Keep the outputs under the inputs they were made of: those hashed before the work began.
+
+    `Stage.save` would hash the inputs once more, and an edit made meanwhile would pass for what was run.
+    """
+    if changed := [_shown(one) for one in stage.deps if one.workspace_status()]:
+        raise Conflict(
+            f"{' and '.join(changed)} changed while the stage {stage.name} ran, so its result was not recorded.",
+            "Run it again: it takes the files as they are then.",
+        )
+    stage.save_outs()
+    stage.md5 = stage.compute_md5()
+    stage.repo.stage_cache.save(stage)
+    stage.commit()
 
 
 def _require_deps(stage: Any) -> None:
@@ -527,12 +661,15 @@ def _require_deps(stage: Any) -> None:
         )
 
 
-def _record_source(stage: Any, progress: Progress) -> None:
+def _record_source(stage: Any, progress: Progress, accept: Callable[[str], None] | None) -> None:
     """A data file was changed in place: it becomes a new version, as under `dvc repro`, but not silently."""
     if missing := [_shown(out) for out in stage.outs if not out.exists]:
         raise UsageError(
             f"The data file {missing[0]} is missing", "`tidegate data pull` fetches it from the DVC remote."
         )
+    for out in stage.outs:
+        if accept is not None and out.changed_checksum():
+            accept(_shown(out))
     before = [out.hash_info.value for out in stage.outs]
     stage.run()
     for out, old in zip(stage.outs, before, strict=True):
@@ -544,30 +681,36 @@ def _shown(out: Any) -> str:
     return Path(os.path.relpath(out.fs_path)).as_posix()
 
 
-def _produce(stage: Any, work: Callable[[], None], progress: Progress) -> How:
-    """Make the outputs: from the run-cache if these inputs were seen before, else by working.
+def _produce(stage: Any, work: Callable[[], None], progress: Progress, *, restore: bool) -> How:
+    """Make the outputs: from the run-cache if these inputs were seen before (and `restore`), else by working.
 
     Outputs are removed first, so that what a killed process left half-written is never taken for a result. The
     repository's lock is open during the work (the script may use DVC itself); the stage's own files stay locked.
     """
-    from dvc.stage.cache import RunCacheNotFoundError
     from dvc.stage.decorators import rwlocked, unlocked_repo
 
     @rwlocked(read=["deps"], write=["outs"])  # type: ignore[untyped-decorator]  # DVC ships no types
     def produce(locked: Any) -> How:
         locked.remove_outs(ignore_remove=False, force=False)
-        try:
-            locked.repo.stage_cache.restore(locked)
-        except RunCacheNotFoundError:
-            locked.save_deps()
-            with progress.task(f"stage {locked.name}"):
-                unlocked_repo(lambda _: work())(locked)
-            return "ran"
-        else:
+        if restore and _restored(locked):
             return "restored"
+        locked.save_deps()
+        with progress.task(f"stage {locked.name}"):
+            unlocked_repo(lambda _: work())(locked)
+        return "ran"
 
     made: How = produce(stage)
     return made
+
+
+def _restored(stage: Any) -> bool:
+    from dvc.stage.cache import RunCacheNotFoundError
+
+    try:
+        stage.repo.stage_cache.restore(stage)
+    except RunCacheNotFoundError:
+        return False
+    return True
 
 
 def _run_command(stage: Any, environ: Mapping[str, str]) -> None:

@@ -412,7 +412,7 @@ def _stages(root: Path) -> dict[str, Any]:
 
 
 def _write_stages(root: Path, config: Config, report: Report) -> None:
-    from tidegate.pipelines import templates
+    from tidegate.pipelines import stage_deps, templates
 
     present = _stages(root)
     if any("tidegate step" in str(stage.get("cmd", "")) for stage in present.values() if isinstance(stage, dict)):
@@ -422,7 +422,8 @@ def _write_stages(root: Path, config: Config, report: Report) -> None:
     place, wdir = ("dvc.yaml", "") if not (root / "dvc.yaml").exists() else (f"{SIDE_FOLDER}/dvc.yaml", "..")
     if wdir:
         report.kept.append("dvc.yaml")
-    text = templates.stages(config.data.path, config.contract, _code(root, config), own, wdir)
+    code = stage_deps.training_code(root, config), stage_deps.measuring_code(root, config)
+    text = templates.stages(config.data.path, config.contract, code, own, wdir)
     _write(root, place, lambda: text, report)
 
 
@@ -432,19 +433,6 @@ def _results(stage: Any) -> list[str]:
         return []
     entries = [*(stage.get("outs") or []), *(stage.get("metrics") or [])] or stage.get("deps") or []
     return [entry if isinstance(entry, str) else str(next(iter(entry))) for entry in entries]
-
-
-def _code(root: Path, config: Config) -> list[str]:
-    """The files that training reads, in the order of the config."""
-    words = (config.train.command or "").split()
-    paths = [
-        (config.train.entrypoint or "").rpartition(":")[0],
-        *(word for word in words if word.endswith(".py")),
-        *config.train.code,
-        config.serve.code or "",
-        config.train.requirements or "",
-    ]
-    return list(dict.fromkeys(path for path in paths if path and (root / path).exists()))
 
 
 # --- MLflow ---------------------------------------------------------------------------------------------------------

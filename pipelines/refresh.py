@@ -57,7 +57,8 @@ def refresh(project: Project, progress: Progress) -> NewData:
         )
     with _guarded(project), progress.task(command):
         _run(project, command)
-        return _record(project, f"what `{command}` wrote")
+        rows = _checked(project, project.path(project.config.data.path), f"what `{command}` wrote")
+        return _record(project, rows)
 
 
 def take(project: Project, file: Path) -> NewData:
@@ -78,14 +79,16 @@ def take(project: Project, file: Path) -> NewData:
             f"{file.name} is not the kind of file that data.path is ({project.config.data.path})",
             "Change data.path in tidegate.yaml and dvc.yaml, or convert the file.",
         )
+    # Before anything is copied: what is wrong with it is said under the name that was given.
+    rows = _checked(project, file, str(file))
     if target.exists() and file.samefile(target):
-        return _record(project, str(file))
+        return _record(project, rows)
     with _guarded(project):
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.part")
         shutil.copyfile(file, part)
         part.replace(target)
-        return _record(project, str(file))
+        return _record(project, rows)
 
 
 def recover(root: Path) -> str | None:
@@ -122,17 +125,23 @@ def _run(project: Project, command: str) -> None:
         )
 
 
-def _record(project: Project, source: str) -> NewData:
-    """Record the file at data.path, which came from `source`, if it can be read and has the columns it needs."""
-    from tidegate.pipelines import dvc_repo
+def _checked(project: Project, file: Path, source: str) -> int:
+    """How many rows the file has, if it can be read and has the columns that the config names."""
     from tidegate.pipelines.dataset import read_frame, require_columns
 
-    path = project.config.data.path
-    frame = read_frame(project.path(path))
+    frame = read_frame(file)
     require_columns(frame, project.config.data, source)
+    return len(frame)
+
+
+def _record(project: Project, rows: int) -> NewData:
+    """Record the file at data.path."""
+    from tidegate.pipelines import dvc_repo
+
+    path = project.config.data.path
     before = dvc_repo.recorded_md5(project.root, path)
     added = dvc_repo.add(project.root, Path(path))
-    return NewData(DatasetRef(added.path, added.md5, len(frame)), before)
+    return NewData(DatasetRef(added.path, added.md5, rows), before)
 
 
 @contextmanager

@@ -119,8 +119,12 @@ def _gate(environment: Environment, bundle: Path, size: int, progress: Progress)
 
 
 def _section(project: Project) -> dict[str, Any]:
+    """What a gate decides by: the section of the config, and the code of the user's own metrics."""
+    from tidegate.pipelines import stage_deps
+
     found: dict[str, Any] = resolved(project.config)["gate"]
-    return found
+    code = {name: project.path(name).read_bytes() for name in stage_deps.metrics_code(project.root, project.config)}
+    return {**found, "code": releases.digests(code)} if code else found
 
 
 def _champion(environment: Environment) -> ModelVersion | None:

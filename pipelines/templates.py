@@ -8,7 +8,7 @@ from typing import Any, Final
 from tidegate.pipelines.yaml_text import flow
 
 GITIGNORE: Final = (".tidegate/*", "!.tidegate/schema.json", "/out/", "__pycache__/", ".venv/", ".env")
-DVCIGNORE: Final = (".tidegate", ".venv")
+DVCIGNORE: Final = (".tidegate", ".venv", "__pycache__")
 PACKAGES: Final = ("numpy", "pandas", "scikit-learn", "scipy", "skops")
 
 CONFIG: Final = """\
@@ -100,7 +100,7 @@ stages:
   contract:
     cmd: tidegate step contract
 {wdir}    deps: {contract_deps}
-    params: [{{tidegate.yaml: [data]}}]
+    params: [{{tidegate.yaml: [contract, data]}}]
     outs: [out/contract.json]
   train:
     cmd: tidegate step train
@@ -129,22 +129,28 @@ def train(task: str) -> str:
     return TRAIN.format(kind="Classifier" if task == "classification" else "Regressor")
 
 
-def stages(data: str, contract: str, code: Sequence[str], train_outs: Sequence[str] = (), wdir: str = "") -> str:
+def stages(
+    data: str,
+    contract: str,
+    code: tuple[Sequence[str], Sequence[str]],
+    train_outs: Sequence[str] = (),
+    wdir: str = "",
+) -> str:
     """The text of a dvc.yaml.
 
     Args:
         data: path of the data file.
         contract: path of the contract.
-        code: files that training reads, hooks included.
+        code: files that training reads and files that measuring reads, hooks included in both.
         train_outs: outputs of the user's own training stage, which comes first.
         wdir: the project seen from the folder of this dvc.yaml, if it is not the same.
     """
-    hooks = [path for path in code if path == "features.py"]
+    training, measuring = code
     return STAGES.format(
         wdir=f"    wdir: {wdir}\n" if wdir else "",
         contract_deps=flow([contract, data]),
-        train_deps=flow(["out/contract.json", data, *code, *train_outs]),
-        evaluate_deps=flow([data, "out/model", "out/run.json", *hooks]),
+        train_deps=flow(["out/contract.json", data, *training, *train_outs]),
+        evaluate_deps=flow([data, "out/model", "out/run.json", *measuring]),
     )
 
 

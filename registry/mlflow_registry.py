@@ -32,6 +32,7 @@ from tidegate.registry.tags import (
     PATH_TAG,
     RESTORES_TAG,
     RUN_TAG,
+    STAGE_TAG,
 )
 
 if TYPE_CHECKING:
@@ -170,12 +171,25 @@ class MlflowRegistry:
         outputs = run.outputs.model_outputs if run.outputs else []
         return tuple(dict.fromkeys(output.model_id for output in outputs))
 
-    def newest_run_with_model(self) -> str | None:
-        """The experiment's newest finished run that logged a model: what a user's own DVC stage left behind."""
-        runs = self.client.search_runs(
-            [self.experiment()], "attributes.status = 'FINISHED'", order_by=["attributes.start_time DESC"]
+    def run_of_stage(self, execution: str) -> str | None:
+        """The run with a model that the newest execution of this name left behind; None if there is none.
+
+        Raises:
+            TidegateError: that execution logged models in several runs.
+        """
+        found = self.client.search_runs(
+            [self.experiment()],
+            f"attributes.status = 'FINISHED' and tags.`{STAGE_TAG}` LIKE '{execution}/%'",
+            order_by=["attributes.start_time DESC"],
         )
-        return next((run.info.run_id for run in runs if run.outputs and run.outputs.model_outputs), None)
+        runs = [run for run in found if run.outputs and run.outputs.model_outputs]
+        newest = [run for run in runs if run.data.tags[STAGE_TAG] == runs[0].data.tags[STAGE_TAG]]
+        if len(newest) > 1:
+            raise TidegateError(
+                f"The training stage logged models in {len(newest)} MLflow runs.",
+                "It must log exactly one model; leave the others of a search out, or log them as plain artifacts.",
+            )
+        return str(newest[0].info.run_id) if newest else None
 
     def describe_run(self, run_id: str, source: RunSource) -> None:
         """Add data, commit and patch to a run that a script opened by itself."""

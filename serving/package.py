@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tidegate.core.errors import Permanent, TidegateError
+from tidegate.core.errors import Conflict, Permanent, TidegateError
+from tidegate.core.held import held
 from tidegate.core.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ Task = Literal["classification", "regression", "custom"]
 GOLDEN_ROWS = 20
 # Beyond this, more holdout rows only cost time; they are taken evenly from the whole.
 COMPARED_ROWS = 50_000
+_BUILD_SECONDS = 120.0  # a build takes seconds; two `ship`s at once build one after the other
 _MLFLOW_KINDS = {
     "double": "number",
     "float": "number",
@@ -336,16 +338,27 @@ def _golden(bundle: Path, holdout: pd.DataFrame) -> Any:
 
 
 def _build(context: Path, described: Manifest, home: Path) -> tuple[str, Path]:
-    """Let BentoML build `context`; a Bento of the same content is used again."""
+    """Let BentoML build `context`; a Bento of the same content is used again, whoever built it."""
     from tidegate.serving.service import bento, manifest
 
     name = bento.service_name(described.model)
-    version = f"{described.version}-{manifest.digest(context / 'bundle')[:12]}"
+    content = manifest.digest(context / "bundle")
+    version = f"{described.version}-{content[:12]}"
     target = home.resolve() / "bentos" / name / version
-    if (target / "bento.yaml").is_file():
-        return f"{name}:{version}", target
+    busy = Conflict("Another process builds a Bento of this project.", "Wait until it ends and run the command again.")
+    with held(home / "build.lock", _BUILD_SECONDS, busy):
+        if (target / "bento.yaml").is_file() and manifest.digest(target / "src" / "bundle") == content:
+            return f"{name}:{version}", target
+        shutil.rmtree(target, ignore_errors=True)  # what a killed build left, or somebody changed
+        return _build_anew(context, described, home.resolve(), (name, version))
+
+
+def _build_anew(context: Path, described: Manifest, home: Path, tag: tuple[str, str]) -> tuple[str, Path]:
+    from tidegate.serving.service import bento
+
+    name, version = tag
     (context / bento.SERVICE_FILE).write_text(bento.SOURCE)
-    with _bentoml(home.resolve(), context) as (bentoml, store):
+    with _bentoml(home, context) as (bentoml, store):
         built = bentoml.bentos.build(
             "service:model",
             name=name,

@@ -9,18 +9,22 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tidegate.core.artifacts import DatasetRef
-from tidegate.core.errors import TidegateError, UsageError
+from tidegate.core.errors import Conflict, TidegateError, UsageError
+from tidegate.core.held import held
 from tidegate.core.project import Project
 from tidegate.pipelines import collector
 
 if TYPE_CHECKING:
+    from tidegate.core.config import Config
     from tidegate.core.progress import Progress
-    from tidegate.pipelines.dvc_repo import StageOutcome
+    from tidegate.pipelines.dvc_repo import Own, StageOutcome
 
+_WAIT_SECONDS = 3.0  # as DVC waits for its own lock: two commands that find nothing to do must not collide
 STEPS = ("contract", "train", "evaluate")
 
 
@@ -58,18 +62,23 @@ def train(project: Project, params: Mapping[str, str], progress: Progress) -> Tr
         UsageError: no such param; the data file is missing.
         Stopped: Ctrl-C, in one of the steps.
         ContractFailed: the data breaks its contract.
+        Conflict: the project is being trained already, or its files changed while a stage ran.
         TidegateError: training failed, or MLflow's database is unreadable.
     """
     from tidegate.pipelines import stage_deps
     from tidegate.registry import sqlite_probe
 
     started = time.monotonic()
-    project = _with(project, params, progress)
-    for sentence in stage_deps.complete(project):
-        progress.note(sentence)
-    sqlite_probe.relocate(project.mlflow_uri, project.config.model)
-    with collector.seldom():
-        stages = tuple(_run_stages(project, progress))
+    # Held before anything is written: who is refused has changed nothing that the other one is working with.
+    with held(project.state_dir / "train.lock", _WAIT_SECONDS, _busy()):
+        project = _with(project, params, progress)
+        for sentence in stage_deps.complete(project):
+            progress.note(sentence)
+        sqlite_probe.relocate(project.mlflow_uri, project.config.model)
+        with collector.seldom():
+            stages = tuple(_run_stages(project, progress))
+    if not any(one.name == "contract" and one.how == "ran" for one in stages):
+        _repeat_warnings(project, progress)
     run_id = _living_run(project, progress)
     metrics, metric = _measured(project)
     return TrainResult(
@@ -80,6 +89,13 @@ def train(project: Project, params: Mapping[str, str], progress: Progress) -> Tr
         data=_data(project),
         seconds=round(time.monotonic() - started, 3),
         stages=stages,
+    )
+
+
+def _busy() -> Conflict:
+    return Conflict(
+        "Another `tidegate train` or `ship` is training this project; nothing was changed.",
+        "Wait until it ends and run the command again.",
     )
 
 
@@ -110,42 +126,79 @@ def _with(project: Project, params: Mapping[str, str], progress: Progress) -> Pr
 def _run_stages(project: Project, progress: Progress) -> list[StageOutcome]:
     from tidegate.pipelines.dvc_repo import run_stages
 
-    environ = None
-    if project.config.train.stage is not None:
-        from tidegate.pipelines.steps.train import script_environment
-        from tidegate.registry import sqlite_probe
-
-        environ = script_environment(project)
-        if not sqlite_probe.has_experiment(project.mlflow_uri, project.config.model):
-            # A script that opens the experiment first would give it an artifact folder of its own.
-            from tidegate.registry.mlflow_registry import prepare
-
-            prepare(project.mlflow_uri, project.config.model)
+    own = _own_stage(project, project.config.train.stage) if project.config.train.stage is not None else None
     began: list[str] = []
-    steps = {name: _noting(name, work, began) for name, work in _steps(project, progress).items()}
+    steps = {name: _noting(project, name, work, began) for name, work in _steps(project, progress).items()}
     try:
-        return run_stages(project.root, steps, progress, environ)
+        return run_stages(project.root, steps, progress, own, partial(_accept, project))
     except KeyboardInterrupt as stop:
         if began:
             raise Stopped(began[-1]) from stop
         raise
 
 
-def _noting(name: str, work: Callable[[], None], began: list[str]) -> Callable[[], None]:
-    """The same work, which first says that it begins."""
+def _own_stage(project: Project, name: str) -> Own:
+    """What DVC's side must know of a training stage of the user's."""
+    from tidegate.pipelines.dvc_repo import Own
+    from tidegate.pipelines.steps.train import stage_environment
+    from tidegate.registry import sqlite_probe
+
+    if not sqlite_probe.has_experiment(project.mlflow_uri, project.config.model):
+        # A script that opens the experiment first would give it an artifact folder of its own.
+        from tidegate.registry.mlflow_registry import prepare
+
+        prepare(project.mlflow_uri, project.config.model)
+
+    def known(execution: str) -> bool:
+        from tidegate.registry.mlflow_registry import open_registry
+
+        return open_registry(project).run_of_stage(execution) is not None
+
+    return Own(name, partial(stage_environment, project), known)
+
+
+def _accept(project: Project, path: str) -> None:
+    """Data that was changed in place must keep the contract before it is recorded as a version.
+
+    Raises:
+        ContractFailed: it does not; the version before is still the recorded one.
+    """
+    data = project.path(project.config.data.path)
+    if data.is_relative_to(project.path(path)):
+        from tidegate.pipelines.dataset import read_frame
+        from tidegate.pipelines.steps.contract import check_contract
+
+        check_contract(read_frame(data), project.path(project.config.contract)).require()
+
+
+def _noting(project: Project, name: str, work: Callable[[], None], began: list[str]) -> Callable[[], None]:
+    """The same work, which first says that it begins, and refuses another config than DVC has just hashed."""
+    from tidegate.core.config import FILE_NAME, load
 
     def noted() -> None:
         began.append(name)
+        if _decisive(load(project.root, project.env)) != _decisive(project.config):
+            raise Conflict(
+                f"{FILE_NAME} changed while the stages before {name} ran, so {name} was not begun.",
+                "Run it again: it takes the file as it is then.",
+            )
         work()
 
     return noted
+
+
+def _decisive(config: Config) -> tuple[object, ...]:
+    """What the steps read of the config."""
+    return (config.model, config.task, config.data, config.contract, config.train, config.gate, config.serve)
 
 
 def _steps(project: Project, progress: Progress) -> dict[str, Callable[[], None]]:
     """Step name -> the work; a step's module is imported when it runs."""
 
     def contract() -> None:
-        _check_contract(project, progress)
+        from tidegate.pipelines.steps import contract as step
+
+        step.run(project, progress)
 
     def fit() -> None:
         from tidegate.pipelines.steps import train as step
@@ -160,20 +213,10 @@ def _steps(project: Project, progress: Progress) -> dict[str, Callable[[], None]
     return dict(zip(STEPS, (contract, fit, evaluate), strict=True))
 
 
-def _check_contract(project: Project, progress: Progress) -> None:
-    from tidegate.pipelines.dataset import read_frame
-    from tidegate.pipelines.dvc_repo import verify_data
-    from tidegate.pipelines.steps.contract import check_contract
-
-    verify_data(project)
-    with progress.task("check the contract"):
-        result = check_contract(
-            read_frame(project.path(project.config.data.path)), project.path(project.config.contract)
-        )
-    project.out_dir.mkdir(exist_ok=True)
-    text = json.dumps(result.document(), indent=1, ensure_ascii=False) + "\n"
-    (project.out_dir / "contract.json").write_text(text, encoding="utf-8")
-    result.require()
+def _repeat_warnings(project: Project, progress: Progress) -> None:
+    """Say what the contract warned of when it was checked: the data breaks the same promises still."""
+    for text in _read(project.out_dir / "contract.json").get("warned") or ():
+        progress.note(f"contract warning: {text}")
 
 
 def _living_run(project: Project, progress: Progress) -> str:

@@ -146,7 +146,7 @@ def run(
             latency = _latency(project, interface, frame, predict_row)
     facts = Facts(
         metric=evaluation.metric,
-        value=evaluation.metrics[evaluation.metric],
+        value=measure.of(challenger, frame),
         direction=measure.direction,
         champion=champion.version if champion else None,
         comparisons=compared.comparisons,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import secrets
 import subprocess
 import time
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from tidegate.core.artifacts import DatasetRef
 from tidegate.core.errors import TidegateError
 from tidegate.core.optouts import OPT_OUTS
 from tidegate.pipelines import collector, user_code
+from tidegate.registry.tags import STAGE_TAG
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 RUN_FILE = "run.json"
 MODEL_FOLDER = "model"
 _EXAMPLE_ROWS = 5
+_CONTEXT = "MLFLOW_RUN_CONTEXT"
 # Any fixed number: the same data, code and params give the same model.
 SEED = 0
 
@@ -344,14 +347,30 @@ def script_environment(project: Project) -> dict[str, str]:
     }
 
 
+def stage_environment(project: Project, execution: str) -> dict[str, str]:
+    """`script_environment` for a DVC stage of the user's own, which opens its run by itself.
+
+    MLflow puts the tags of MLFLOW_RUN_CONTEXT on each run that `mlflow.start_run()` opens, so the run can be told from
+    those of other people and of other executions.
+    """
+    tag = f"{execution}/{secrets.token_hex(4)}"
+    context = json.loads(os.environ.get(_CONTEXT) or "{}")
+    return {**script_environment(project), _CONTEXT: json.dumps({**context, STAGE_TAG: tag}), "TIDEGATE_STAGE": tag}
+
+
 def _collect(project: Project, registry: MlflowRegistry, source: RunSource) -> tuple[str, str]:
-    """The run that the user's own DVC stage left in the experiment, and its model folder's hash."""
-    run_id = registry.newest_run_with_model()
+    """The run that the recorded execution of the user's own DVC stage made, and its model folder's hash."""
+    from tidegate.pipelines.dvc_repo import execution
+
+    name = project.config.train.stage or ""
+    run_id = registry.run_of_stage(execution(project.root, name))
     if run_id is None:
         raise TidegateError(
-            f"The stage {project.config.train.stage} logged no model in the MLflow experiment {project.config.model}.",
-            "Its script must log exactly one, for example with mlflow.sklearn.log_model(..., name='model'); "
-            "the environment names tracking server and experiment.",
+            f"The stage {name}, as dvc.lock records it, logged no model in the MLflow experiment "
+            f"{project.config.model}.",
+            "Its script must log exactly one, for example with mlflow.sklearn.log_model(..., name='model') inside "
+            "mlflow.start_run(); the environment names server, experiment and the run's tag (for a client of its own: "
+            f"{STAGE_TAG}=$TIDEGATE_STAGE). If `dvc repro` ran it: `tidegate train` runs it so that its run is known.",
         )
     digest = registry.collect_model(run_id, project.out_dir / MODEL_FOLDER)
     registry.describe_run(run_id, source)

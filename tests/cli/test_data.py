@@ -111,7 +111,10 @@ def test_add_takes_a_file_and_refuses_what_is_none(cli: Cli, root: Path, tmp_pat
     for wrong, code in ((tmp_path / "none.csv", 2), (tmp_path / "broken.csv", 1), (tmp_path / "x.parquet", 2)):
         if wrong.suffix == ".parquet":
             rows(4).to_parquet(wrong)
-        assert cli("-C", root, "data", "add", wrong).exit_code == code
+        refused = cli("-C", root, "data", "add", wrong)
+        assert refused.exit_code == code
+        assert wrong.name in refused.stderr
+        assert "data/sales.csv has" not in refused.stderr
         assert (root / "data" / "sales.csv").read_bytes() == before
     assert cli("-C", root, "data", "add", tmp_path / "new.csv", "--json").json["data"]["rows"] == 60
 
@@ -195,6 +198,28 @@ def test_pull_replaces_a_file_changed_by_hand_only_when_told_to(cli: Cli, root: 
     assert b"lima" in data.read_bytes()
     assert cli("-C", root, "data", "pull", "--force").exit_code == 0
     assert data.read_bytes() == before
+
+
+def test_a_damaged_object_is_refused_and_not_left_in_place(cli: Cli, root: Path) -> None:
+    """DVC hands it out in good faith; the next command must not take it for the recorded data."""
+    data = root / "data" / "sales.csv"
+    good = data.read_bytes()
+    (stored,) = (one for one in (root / ".dvc" / "cache" / "files" / "md5").rglob("*") if one.is_file())
+    stored.chmod(0o644)
+    stored.write_bytes(good.replace(b"rome", b"lima"))
+    stored.chmod(0o444)
+    data.unlink()
+    refused = cli("-C", root, "data", "pull", "--json")
+    assert refused.exit_code == 1
+    assert "does not have the content that DVC recorded" in refused.json["message"]
+    assert not data.exists()
+    assert "is missing" in cli("-C", root, "train").stderr
+
+
+def test_a_second_push_has_nothing_to_do(cli: Cli, root: Path) -> None:
+    """It says so."""
+    assert cli("-C", root, "data", "push", "--json").json["objects"] == 1
+    assert cli("-C", root, "data", "push", "--json").json["objects"] == 0
 
 
 def test_diff_says_what_changed_in_each_column(cli: Cli, root: Path, tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.core.errors import ConfigError, Conflict, Permanent, TidegateError, UsageError
+from tidegate.core.errors import ConfigError, Conflict, ContractFailed, Permanent, TidegateError, UsageError
 from tidegate.core.progress import Silent
 from tidegate.pipelines import dvc_repo
-from tidegate.pipelines.dvc_repo import StageOutcome
+from tidegate.pipelines.dvc_repo import Own, StageOutcome
 
 STAGES = """
 stages:
@@ -134,13 +134,60 @@ def test_a_users_own_stage_gets_the_lock_that_dvc_repro_writes(root: Path) -> No
 
 def test_a_stages_own_output_goes_to_stderr(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Nothing but the result is on stdout, for `--json`."""
+    own = Own("make", environ=lambda _: {"COLOUR": "green"}, known=lambda _: False)
     stages = "stages:\n  make:\n    cmd: [echo $COLOUR, touch made.txt]\n    deps: [data/x.csv]\n    outs: [made.txt]\n"
     last = "  contract:\n    cmd: tidegate step contract\n    deps: [made.txt]\n    outs: [c.txt]\n"
     (root / "dvc.yaml").write_text(stages + last)
-    dvc_repo.run_stages(root, {"contract": (root / "c.txt").touch}, Silent(), {"COLOUR": "green"})
+    dvc_repo.run_stages(root, {"contract": (root / "c.txt").touch}, Silent(), own)
     captured = capfd.readouterr()
     assert captured.out == ""
     assert captured.err.strip() == "green"
+
+
+FIT = """
+stages:
+  fit:
+    cmd: echo $RUN >> runs.txt
+    deps: [data/x.csv]
+  train:
+    cmd: tidegate step train
+    deps: [data/x.csv]
+    outs: [out/run.txt]
+"""
+
+
+def test_a_users_own_training_runs_until_its_execution_is_known(root: Path) -> None:
+    """What `dvc repro` ran left no run that can be told apart; what a later look finds is not run again."""
+    (root / "dvc.yaml").write_text(FIT)
+    (root / "out").mkdir()
+    found: set[str] = set()
+
+    def environ(execution: str) -> dict[str, str]:
+        found.add(execution)
+        return {"RUN": execution}
+
+    def train() -> None:
+        assert dvc_repo.execution(root, "fit") in found
+        (root / "out" / "run.txt").write_text("run")
+
+    def go(notes: Notes) -> list[str]:
+        return [
+            one.how
+            for one in dvc_repo.run_stages(root, {"train": train}, notes, Own("fit", environ, found.__contains__))
+        ]
+
+    assert dvc(root, "repro", "fit").returncode == 0
+    notes = Notes()
+    assert go(notes) == ["ran", "ran"]
+    assert notes.said == ["The MLflow run of the stage fit is not known, so the stage runs again."]
+    assert go(Notes()) == ["unchanged", "unchanged"]
+    first = set(found)
+    (root / "data" / "x.csv").write_text("a,b\n5,6\n")
+    assert go(Notes()) == ["ran", "ran", "ran"]  # the data is recorded first
+    assert len(found - first) == 1
+    assert set((root / "runs.txt").read_text().split()) == found
+    with pytest.raises(ConfigError, match=r"no stage fitt"):
+        dvc_repo.run_stages(root, {"train": train}, Silent(), Own("fitt", environ, found.__contains__))
 
 
 def test_a_failing_command_is_named_with_its_exit_code(root: Path) -> None:
@@ -184,6 +231,51 @@ def test_a_functions_own_error_leaves_as_it_is_and_the_next_run_completes(root: 
         dvc_repo.run_stages(root, work(root) | {"train": broken}, Silent())
     assert how(dvc_repo.run_stages(root, work(root), Silent())) == {"contract": "unchanged", "train": "ran"}
     assert not (root / "out" / "model" / "half.txt").exists()
+
+
+@pytest.mark.parametrize("what", ["params", "code", "both"])
+def test_an_edit_while_a_stage_runs_never_passes_for_what_was_run(root: Path, what: str) -> None:
+    """Neither the lock nor the run-cache says that the new text made the old result; the next run works anew."""
+    (root / "fit.py").write_text("old")
+    (root / "dvc.yaml").write_text(
+        STAGES.replace("out/contract.txt]\n    params", "out/contract.txt, fit.py]\n    params")
+    )
+    edited = {"params": ["tidegate.yaml"], "code": ["fit.py"], "both": ["fit.py", "tidegate.yaml"]}[what]
+    steps = work(root)
+
+    def train() -> None:
+        steps["train"]()
+        for name in edited:
+            (root / name).write_text({"fit.py": "new"}.get(name, "train: {depth: 2}\n"))
+
+    with pytest.raises(Conflict, match=rf"{' and '.join(edited)} changed while the stage train ran") as caught:
+        dvc_repo.run_stages(root, steps | {"train": train}, Silent())
+    assert "Run it again" in caught.value.hint
+    assert "train:" not in (root / "dvc.lock").read_text()
+    assert how(dvc_repo.run_stages(root, steps, Silent())) == {"contract": "unchanged", "train": "ran"}
+    depth = 1 if what == "code" else 2
+    assert (root / "out" / "model" / "m.txt").read_text() == f"train: {{depth: {depth}}}"
+    assert "up to date" in dvc(root, "repro").stdout
+
+
+def test_bytecode_beside_imported_code_is_no_edit(root: Path) -> None:
+    """A folder of code stays the same dependency when Python writes its cache into it."""
+    (root / "features").mkdir()
+    (root / "features" / "a.py").write_text("x = 1\n")
+    (root / "dvc.yaml").write_text(
+        STAGES.replace("out/contract.txt]\n    params", "out/contract.txt, features]\n    params")
+    )
+    steps = work(root)
+
+    def train() -> None:
+        steps["train"]()
+        (root / "features" / "__pycache__").mkdir(exist_ok=True)
+        (root / "features" / "__pycache__" / "a.cpython-311.pyc").write_bytes(os.urandom(8))
+
+    notes = Notes()
+    assert how(dvc_repo.run_stages(root, steps | {"train": train}, notes))["train"] == "ran"
+    assert notes.said == [".dvcignore: __pycache__ is no input of a stage from now on."]
+    assert set(how(dvc_repo.run_stages(root, steps, Notes())).values()) == {"unchanged"}
 
 
 def test_after_a_kill_in_the_middle_the_next_run_completes_from_clean_outputs(root: Path) -> None:
@@ -252,6 +344,49 @@ def test_data_changed_in_place_becomes_a_new_version_aloud(root: Path) -> None:
     assert how(dvc_repo.run_stages(root, work(root), notes))["train"] == "ran"
     assert "data/x.csv changed since it was recorded" in notes.said[0]
     assert dvc_repo.verify(root, "data/x.csv").md5 == dvc_repo.file_md5(root / "data" / "x.csv")
+
+
+def test_data_changed_in_place_is_recorded_only_if_it_is_accepted(root: Path) -> None:
+    """Who refuses it finds the old version recorded, and can have it back."""
+    dvc_repo.run_stages(root, work(root), Silent())
+    before, old = dvc_repo.recorded_md5(root, "data/x.csv"), (root / "data" / "x.csv").read_bytes()
+    (root / "data" / "x.csv").write_text("a,b\n3,4\n")
+
+    def refuse(path: str) -> None:
+        raise ContractFailed(f"{path} is bad", "Repair it.")
+
+    for _ in range(2):
+        with pytest.raises(ContractFailed, match=r"data/x\.csv is bad"):
+            dvc_repo.run_stages(root, work(root), Silent(), accept=refuse)
+    assert dvc_repo.recorded_md5(root, "data/x.csv") == before
+    dvc_repo.pull(root, force=True)
+    assert (root / "data" / "x.csv").read_bytes() == old
+    assert set(how(dvc_repo.run_stages(root, work(root), Silent(), accept=refuse)).values()) == {"unchanged"}
+
+
+def test_pull_replaces_what_our_steps_made_and_nothing_else(root: Path) -> None:
+    """A result can be made again; a file of the user's that is kept nowhere cannot."""
+    dvc_repo.run_stages(root, work(root), Silent())
+    made = root / "out" / "model" / "m.txt"
+    before = made.read_bytes()
+    made.unlink()
+    made.write_text("half")
+    dvc_repo.pull(root)
+    assert made.read_bytes() == before
+    made.unlink()
+    made.write_text("half")
+    (root / "data" / "x.csv").write_text("a,b\n3,4\n")
+    with pytest.raises(TidegateError, match=r"kept nowhere else: data/x\.csv\. Nothing") as caught:
+        dvc_repo.pull(root)
+    assert "--force" in caught.value.hint
+
+
+def test_a_second_push_finds_nothing_new(root: Path) -> None:
+    """The records of the run-cache are no objects."""
+    dvc_repo.run_stages(root, work(root), Silent())
+    assert dvc_repo.push(root) >= 3
+    assert dvc_repo.push(root) == 0
+    assert list((root / ".tidegate" / "dvc-remote" / "runs").rglob("*"))
 
 
 def test_a_missing_data_file_is_named_with_the_command_that_fetches_it(root: Path) -> None:

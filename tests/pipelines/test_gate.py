@@ -469,6 +469,23 @@ def test_an_own_metric_decides(project: Project, rewrite: Rewrite, tmp_path: Pat
     assert gate_step.run(changed, champion, registry, Silent()).passed
 
 
+def test_an_own_metric_is_judged_by_its_code_of_today(project: Project, rewrite: Rewrite) -> None:
+    """After an edit `train` measures again; and the gate's value is never one that older code gave."""
+    registry, _ = _register(project)
+    score = project.root / "score.py"
+    score.write_text("def score(y_true, prediction, frame):\n    return 0.9\n")
+    changed = rewrite(project, "tidegate.yaml", "metric: roc_auc", "metric: 'score.py:score', required: 0.5")
+    local.train(changed, {}, Silent())
+    assert gate_step.run(changed, None, registry, Silent()).passed
+    score.write_text("def score(y_true, prediction, frame):\n    return 0.2\n")
+    refused = gate_step.run(changed, None, registry, Silent())
+    assert not refused.passed
+    assert any("0.2" in reason for reason in refused.reasons), refused.reasons
+    again = local.train(changed, {}, Silent())
+    assert {one.name: one.how for one in again.stages}["evaluate"] == "ran"
+    assert again.metrics["score.py:score"] == 0.2
+
+
 def test_slices_of_a_number_are_its_quartiles_and_missing_values_are_one() -> None:
     """Every row is in exactly one slice."""
     from tidegate.core.config import SliceCheck

@@ -50,6 +50,22 @@ def test_a_first_version_says_how_good_it_is(project: Project, cli: Any) -> None
     assert cli("ship", "--json", cwd=project.root).json["metric"] == "roc_auc"
 
 
+def test_a_release_meets_the_gate_again_when_only_a_metrics_code_changed(
+    project: Project, rewrite: Any, cli: Any
+) -> None:
+    """It passed under the old code; that says nothing about the new."""
+    score = project.root / "score.py"
+    score.write_text("def score(y_true, prediction, frame):\n    return 0.9\n")
+    gate = "{metric: 'score.py:score', required: 0.5}"
+    root = rewrite(project, "tidegate.yaml", "{metric: roc_auc}", gate).root
+    assert cli("ship", cwd=root).exit_code == 0
+    assert cli("train", "-p", "C=0.9", cwd=root).exit_code == 0
+    assert cli("ship", "--json", cwd=root).json["gate"]["passed"]
+    score.write_text("def score(y_true, prediction, frame):\n    return 0.2\n")
+    refused = cli("ship", "--json", cwd=root)
+    assert (refused.exit_code, refused.json["gate"]["passed"]) == (3, False), refused
+
+
 def test_what_a_person_aborted_is_not_called_rolled_back(project: Project, cli: Any) -> None:
     """Shipped again unchanged: who aborted it, why, and the whole command that tries it again."""
     cli("ship", cwd=project.root)

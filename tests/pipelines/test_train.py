@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from tidegate.core.errors import Permanent, TidegateError
+from tidegate.core.errors import Conflict, ContractFailed, Permanent, TidegateError
 from tidegate.core.progress import Silent
 from tidegate.core.project import Project, open_project
+from tidegate.pipelines import dvc_repo
 from tidegate.pipelines.runners import local
 from tidegate.pipelines.steps import train as train_step
 from tidegate.registry.mlflow_registry import open_registry
@@ -115,6 +116,68 @@ def test_a_param_is_written_to_the_file_and_going_back_gives_back_the_old_run(pr
     back = _train(open_project(project.root), C="1.0")
     assert [one.how for one in back.stages] == ["unchanged", "restored", "restored"]
     assert back.run_id == before != changed.run_id
+
+
+def test_another_contract_is_checked_at_the_next_train(project: Project, rewrite: Rewrite) -> None:
+    """The data breaks it: nothing is trained, and going back to the old one finds everything as it was."""
+    (project.root / "strict.yaml").write_text(
+        "expectations:\n- {type: expect_column_values_to_be_between, column: price, min_value: 0, max_value: 1}\n"
+    )
+    strict = rewrite(project, "tidegate.yaml", "train:", "contract: strict.yaml\ntrain:")
+    with pytest.raises(ContractFailed):
+        _train(strict)
+    with pytest.raises(ContractFailed):
+        _train(strict)
+    _train(rewrite(strict, "tidegate.yaml", "contract: strict.yaml\n", ""))
+
+
+def test_data_edited_by_hand_is_no_version_until_it_keeps_the_contract(project: Project, cli: Any) -> None:
+    """The pointer still names the good file, so `data pull --force` brings that back."""
+    file, pointer = project.root / "data" / "train.csv", project.root / "data" / "train.csv.dvc"
+    good, recorded = file.read_bytes(), pointer.read_bytes()
+    lines = good.splitlines(keepends=True)
+    file.unlink()
+    file.write_bytes(b"".join([lines[0], lines[1].rpartition(b",")[0] + b",\n", *lines[2:]]))
+    for _ in range(2):
+        assert cli("train", "--json", cwd=project.root).exit_code == 3
+        assert pointer.read_bytes() == recorded
+    assert cli("data", "pull", "--force", cwd=project.root).exit_code == 0
+    assert file.read_bytes() == good
+    assert cli("train", "--json", cwd=project.root).json["changed"] is False
+
+
+def test_a_contracts_warnings_are_said_by_every_train(project: Project, cli: Any) -> None:
+    """When it is checked, and later too: the data breaks the same promise still."""
+    with (project.root / "contract.yaml").open("a") as file:
+        file.write("- {type: expect_column_values_to_be_between, column: price, max_value: 1, severity: warning}\n")
+    for how in ("ran", "unchanged"):
+        result = cli("train", "--json", cwd=project.root)
+        assert {one["name"]: one["how"] for one in result.json["stages"]}["contract"] == how
+        assert result.stderr.count("contract warning: price") == 1
+
+
+def test_a_broken_contract_leaves_no_output_behind(project: Project, rewrite: Rewrite) -> None:
+    """`out/contract.json` is there only for data that keeps the promises; the old data can be pulled at once."""
+    broken = rewrite(project, "contract.yaml", "column: class", "column: klass")
+    with pytest.raises(ContractFailed):
+        _train(broken)
+    assert not (project.out_dir / "contract.json").exists()
+    assert dvc_repo.pull_data(project)[0].path == "data/train.csv"
+
+
+def test_other_data_is_trained_on_and_followed_from_then_on(project: Project, rewrite: Rewrite) -> None:
+    """After data.path changed, and again when the new file is replaced."""
+    lines = (project.root / "data" / "train.csv").read_text().splitlines(keepends=True)
+    new = project.root / "data" / "new.csv"
+    for count in (800, 700):
+        new.unlink(missing_ok=True)
+        new.write_text("".join(lines[: count + 1]))
+        dvc_repo.add(project.root, new)
+        if "new.csv" not in (project.root / "tidegate.yaml").read_text():
+            project = rewrite(project, "tidegate.yaml", "data/train.csv", "data/new.csv")
+        result = _train(project)
+        assert {one.how for one in result.stages} == {"ran"}
+        assert (result.data.path, result.data.rows) == ("data/new.csv", count)
 
 
 def test_an_unknown_param_is_refused_with_a_suggestion(project: Project, cli: Any) -> None:
@@ -288,6 +351,37 @@ def test_a_dvc_stage_of_ones_own_trains_the_model(fresh_project: Project, rewrit
     assert {one.name for one in result.stages} == {"contract", "train", "collect", "evaluate"}
 
 
+@pytest.mark.slow
+def test_a_stage_is_given_no_model_but_its_own(fresh_project: Project, rewrite: Rewrite) -> None:
+    """A colleague's newer run in the same experiment is left alone, also when the stage logs nothing at all."""
+    (fresh_project.root / "script.py").write_text(f"MODELS = ['model']\n{SCRIPT}")
+    dvc = fresh_project.root / "dvc.yaml"
+    text = dvc.read_text().replace("  train:\n", "  collect:\n").replace("out/contract.json, train.py]", "script.py]")
+    mine = f"stages:\n  train:\n    cmd: {sys.executable} script.py\n    deps: [data/train.csv, script.py]\n"
+    dvc.write_text(text.replace("stages:\n", mine))
+    project = rewrite(fresh_project, "tidegate.yaml", "params", "stage: train\n  params")
+    project = rewrite(project, "tidegate.yaml", "target: class", "drop: [city], target: class")
+    first = _train(project).run_id
+    registry = open_registry(project)
+    assert registry.client.get_run(first).data.tags["tidegate.stage"]
+
+    place = {
+        "MLFLOW_TRACKING_URI": project.mlflow_uri,
+        "MLFLOW_EXPERIMENT_NAME": "demand",
+        "TIDEGATE_PARAMS": '{"C": 9}',
+    }
+    theirs = {**os.environ, **place, "TIDEGATE_DATA": str(project.root / "data" / "train.csv")}
+    subprocess.run([sys.executable, "script.py"], cwd=project.root, env=theirs, check=True)
+    (project.root / "train.py").write_text("# a dep of nothing\n")
+    changed = rewrite(project, "tidegate.yaml", "C: 1.0", "C: 2.0")
+    assert _train(changed).run_id == first  # ours ran again, the stage did not
+
+    (project.root / "script.py").write_text("print('nothing')\n")
+    with pytest.raises(TidegateError, match=r"The stage train, as dvc\.lock records it, logged no model") as caught:
+        _train(changed)
+    assert "TIDEGATE_STAGE" in caught.value.hint
+
+
 def test_a_corrupt_database_is_reported_at_once(project: Project, cli: Any) -> None:
     """A damaged MLflow database is found by sqlite within seconds, and the message names the file."""
     (project.state_dir / "mlflow.db").write_bytes(b"this is no database" * 100)
@@ -364,6 +458,75 @@ def train(X, y, params):
         time.sleep(0.1)
     return _train(X, y, params)
 """
+
+
+def _training(root: Path, marker: Path, *options: str) -> subprocess.Popen[str]:
+    """`tidegate train` in a process of its own, once its train function has begun."""
+    line = [sys.executable, "-m", "tidegate.cli", "-C", str(root), "train", *options]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not marker.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.slow
+def test_a_second_train_is_refused_before_it_writes_its_params(
+    fresh_project: Project, tmp_path: Path, cli: Any
+) -> None:
+    """The file says what the first one is training; what it records is that."""
+    root, marker, slow = fresh_project.root, tmp_path / "marker", tmp_path / "slow"
+    slow.touch()
+    with (root / "train.py").open("a") as file:
+        file.write(SLOW.format(marker=str(marker), slow=str(slow)))
+    process = _training(root, marker, "-p", "C=0.5")
+    before = (root / "tidegate.yaml").read_bytes()
+    refused = cli("train", "-p", "C=2.0", cwd=root)
+    assert refused.exit_code == 1
+    assert "Another `tidegate train` or `ship` is training this project; nothing was changed." in refused.stderr
+    assert (root / "tidegate.yaml").read_bytes() == before
+    slow.unlink()
+    assert process.communicate(timeout=60)[0]
+    assert process.returncode == 0
+    assert train_step.RunFile.read(fresh_project.out_dir).params["C"] == 0.5
+    assert "C: 0.5" in (root / "dvc.lock").read_text()
+
+
+@pytest.mark.slow
+def test_code_edited_during_a_training_is_trained_by_the_next_one(fresh_project: Project, tmp_path: Path) -> None:
+    """The result under way is of the old code, so it is not recorded as the new one's."""
+    root, marker, slow = fresh_project.root, tmp_path / "marker", tmp_path / "slow"
+    slow.touch()
+    with (root / "train.py").open("a") as file:
+        file.write(SLOW.format(marker=str(marker), slow=str(slow)))
+    process = _training(root, marker)
+    with (root / "train.py").open("a") as file:
+        file.write("\n# another model\n")
+    slow.unlink()
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert "train.py changed while the stage train ran" in err
+    assert {one.name: one.how for one in _train(fresh_project).stages}["train"] == "ran"
+
+
+def test_a_config_edited_before_a_stage_begins_is_not_mixed_with_the_old_one(
+    fresh_project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC would hash the new params and the step train with those read at the start."""
+    from tidegate.pipelines.steps import contract
+
+    check, file = contract.check_contract, fresh_project.root / "tidegate.yaml"
+
+    def edited(*given: Any) -> Any:
+        file.write_text(file.read_text().replace("C: 1.0", "C: 4.0"))
+        return check(*given)
+
+    monkeypatch.setattr(contract, "check_contract", edited)
+    with pytest.raises(Conflict, match=r"tidegate\.yaml changed while the stages before train ran"):
+        _train(fresh_project)
+    monkeypatch.undo()
+    _train(open_project(fresh_project.root))
+    assert train_step.RunFile.read(fresh_project.out_dir).params["C"] == 4.0
 
 
 @pytest.mark.slow

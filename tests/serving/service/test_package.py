@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +146,50 @@ def test_hooks_prepare_inputs_and_respond(maker: Any) -> None:
     assert served(built.bundle, frame[:24]).predictions == [
         "late" if hour >= 12 else "early" for hour in at[:24].dt.hour
     ]
+
+
+BUILD = """
+import sys, time
+from pathlib import Path
+import bentoml
+from tidegate.serving import package
+from tidegate.serving.service import manifest
+bundle, home, others = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+bundle.with_suffix(".ready").touch()
+while len(list(others.glob("*/*.ready"))) < 2:
+    time.sleep(0.01)
+print(package.build(package.Draft(bundle, manifest.read(bundle), 0), 3, home).tag)
+"""
+
+
+@pytest.mark.slow
+def test_two_builds_of_the_same_content_at_once_are_one(odd: Any, tmp_path: Path) -> None:
+    """Two `ship`s: nobody is told that it exists already."""
+    builders = []
+    for name in ("first", "second"):
+        bundle = tmp_path / "drafts" / name / "bundle"
+        shutil.copytree(odd.bento.bundle, bundle)
+        line = [sys.executable, "-c", BUILD, str(bundle), str(tmp_path / "home"), str(tmp_path / "drafts")]
+        builders.append(subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    said = [builder.communicate(timeout=120) for builder in builders]
+    assert [builder.returncode for builder in builders] == [0, 0], said
+    assert [out.strip() for out, _ in said] == [odd.bento.tag] * 2
+
+
+def test_what_a_killed_build_left_and_what_was_changed_is_built_again(maker: Any) -> None:
+    """A Bento counts only if it is whole and holds what was gated."""
+    features, target = load_diabetes(as_frame=True, return_X_y=True)
+    columns = maker.columns(features, numbers(features))
+    model = HistGradientBoostingRegressor(max_iter=5).fit(maker.inputs(columns, features), target)
+    folder = maker.folder(model, columns, task="regression")
+    built = maker.package(folder, features)
+    content = manifests.digest(built.bundle)
+    (built.path / "bento.yaml").unlink()
+    assert maker.package(folder, features).tag == built.tag
+    assert (built.path / "bento.yaml").is_file()
+    (built.bundle / "model.onnx").write_bytes(b"another model")
+    again = maker.package(folder, features)
+    assert (again.tag, manifests.digest(again.bundle)) == (built.tag, content)
 
 
 def test_the_same_content_is_the_same_bento(maker: Any, odd: Any) -> None:
