@@ -18,6 +18,7 @@ from tidegate.core.artifacts import DatasetRef, RunRef
 from tidegate.core.errors import Permanent, TidegateError, UsageError
 from tidegate.registry import RunSource, TrainedModel, model_folder, sqlite_probe
 from tidegate.registry.mlflow_registry import MlflowRegistry, prepare
+from tidegate.registry.tags import STAGE_TAG
 
 SOURCE = RunSource(data=DatasetRef("data/train.csv", "0" * 32), params={"C": 1}, git_commit="abc", diff=b"patch")
 
@@ -60,6 +61,22 @@ def test_registering_twice_makes_one_version(registry: MlflowRegistry, tmp_path:
     assert only.own
     assert only.metrics == {"roc_auc": 0.75}
     assert only.status == "ready"
+
+
+def test_the_run_of_a_stage_is_that_of_its_newest_execution(registry: MlflowRegistry, tmp_path: Path) -> None:
+    """Other people's runs, other inputs and older executions do not count; two models of one execution are refused."""
+    assert registry.run_of_stage("aa") is None
+    tags = ("aa/1", "aa/2", "bb/1", None)
+    runs = [_logged(registry, tmp_path / str(number)) for number in range(len(tags))]
+    for run_id, tag in zip(runs, tags, strict=True):
+        if tag is not None:
+            registry.client.set_tag(run_id, STAGE_TAG, tag)
+    assert registry.run_of_stage("aa") == runs[1]
+    assert registry.run_of_stage("bb") == runs[2]
+    assert registry.run_of_stage("a") is None
+    registry.client.set_tag(runs[0], STAGE_TAG, "aa/2")
+    with pytest.raises(TidegateError, match="logged models in 2 MLflow runs"):
+        registry.run_of_stage("aa")
 
 
 def test_of_two_registrations_at_once_the_first_stays(registry: MlflowRegistry, tmp_path: Path) -> None:
