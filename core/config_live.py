@@ -73,7 +73,7 @@ class Step(Section):
 
     min: Seconds = Field(default=120.0, description="A step does not pass sooner.")
     max: AutoSeconds = Field(
-        default="auto", description="Then the verdict is inconclusive; auto: three times the forecast, at most 48h."
+        default="auto", description="Then the verdict is inconclusive; auto: four times the forecast, at most 48h."
     )
     on_inconclusive: Literal["hold", "rollback", "promote"] = Field(
         default="hold", description="What happens then; hold waits for a person."

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 WHOLE = 100
 HORIZON = 48 * 3600.0
 """Seconds: nobody waits longer for one step."""
-PATIENCE = 3.0
-"""`step.max: auto` is this many forecasts: nine in ten good canaries pass within twice the median."""
+PATIENCE = 4.0
+"""`step.max: auto` is this many forecasts: 99 in 100 good canaries prove errors and latency in that time."""
 
-# A ladder that ends within this many seconds is quick enough for anybody, however careful it is.
+# A ladder that ends within this many seconds, or this many times the quickest one's, is quick enough for anybody.
 _SOON = 3600.0
+_CAREFUL = 3.0
 # Most careful first.
 _LADDERS = ((1, 5, 25, 50), (5, 25, 50), (10, 50), (25, 50), (50,))
 _EFFECTS: dict[str, tuple[float, ...]] = {"error_rate": (2.0, 10.0), "latency_p99": (3.0,)}
@@ -230,7 +231,7 @@ def _choose_steps(draft: RolloutPlan) -> RolloutPlan:
     times = {steps: total_seconds(forecast(dataclasses.replace(draft, steps=steps))) for steps in _LADDERS}
     decided = {steps: seconds for steps, seconds in times.items() if seconds is not None and seconds <= HORIZON}
     if decided and draft.mode == "test":
-        limit = max(_SOON, PATIENCE * min(decided.values()))
+        limit = max(_SOON, _CAREFUL * min(decided.values()))
         return dataclasses.replace(draft, steps=next(steps for steps, seconds in decided.items() if seconds <= limit))
     if draft.mode == "guard":
         return dataclasses.replace(draft, steps=_LADDERS[1])

@@ -54,7 +54,7 @@ def test_a_good_canary_of_the_demo_is_forecast_within_two_and_a_half_minutes() -
     )
     assert each.forecast_seconds is not None
     assert each.forecast_seconds <= 150
-    assert each.step_max == pytest.approx([3 * (f.promote_seconds or 0) for f in each.forecast])
+    assert each.step_max == pytest.approx([4 * (f.promote_seconds or 0) for f in each.forecast])
 
 
 def test_a_shadow_phase_is_part_of_the_forecast() -> None:
