@@ -47,10 +47,14 @@ _TOO_FEW = (
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the stable arm was seen to do: a share or a mean of the metric as named, and a mean's variance."""
+    """What the stable arm was seen to do: a share or a mean of the metric as named, and a mean's variance.
+
+    `kind` is only said of one of the user's own metrics, whose name does not tell.
+    """
 
     value: float
     variance: float = 1.0
+    kind: Literal["share", "mean"] | None = None
 
 
 def make_plan(
@@ -158,7 +162,7 @@ def _guardrail(guardrail: Guardrail, counted: Mapping[str, Measured], latency: L
     safe = Line(guardrail.safe.ratio, guardrail.safe.margin)
     if metric != "latency":
         seen = _seen(metric, counted)
-        baseline, kind, way = _baseline(metric, seen), kind_of(metric), better(metric)
+        baseline, kind, way = _baseline(metric, seen), seen.kind or kind_of(metric), better(metric)
         stream = Stream(metric, harm, safe, baseline, kind=kind, better=way, variance=seen.variance)
         return GuardrailPlan(metric, (stream,))
     if latency is None:
@@ -179,7 +183,7 @@ def _goal(goal: Goal, counted: Mapping[str, Measured]) -> GoalPlan:
     if goal.metric == "latency":
         raise UsageError("Latency cannot be a goal: it is three metrics.", "Make it a guardrail.")
     seen = _seen(goal.metric, counted)
-    kind, variance = kind_of(goal.metric), seen.variance
+    kind, variance = seen.kind or kind_of(goal.metric), seen.variance
     return GoalPlan(goal.metric, goal.improve_by, seen.value, kind=kind, better=better(goal.metric), variance=variance)
 
 

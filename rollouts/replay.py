@@ -223,10 +223,10 @@ def _metrics(rollout: Rollout) -> Iterator[str]:
 def _measured(name: str, lines: Lines, blocks: _Blocks, at: int) -> Measured:
     """What a metric is expected to be; a mean's first blocks say how it varies, which only tunes its test."""
     if not lines.means[name]:
-        return Measured(_EXPECTED.get(name, _RATE))
+        return Measured(_EXPECTED.get(name, _RATE), kind="share")
     n, s, q = blocks.sums[blocks.place == 0, at, 3:].sum(axis=0)
     mean = s / max(n, 1)
-    return Measured(float(mean), float(max(q / max(n, 1) - mean**2, 0.0)) or 1.0)
+    return Measured(float(mean), float(max(q / max(n, 1) - mean**2, 0.0)) or 1.0, "mean")
 
 
 def _limits(rollout: Rollout, plan: RolloutPlan, blocks: _Blocks) -> Floats:

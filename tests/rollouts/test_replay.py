@@ -163,6 +163,16 @@ def test_revenue_is_judged_by_its_mean() -> None:
     assert "on average with the canary" in found["less"].reasons[0]
 
 
+def test_a_metric_of_ones_own_is_a_share_or_a_mean_as_it_was_recorded() -> None:
+    """Its name does not tell, its lines do; it counts what is bad."""
+    guard = {"metric": "checks:minutes_late", "harm": {"ratio": 1.02}, "safe": {"ratio": 1.3}}
+    rng = np.random.default_rng(6)
+    rows = [line | {"metric": guard["metric"]} for line in revenue("later", 13.0, rng) + revenue("same", 10.0, rng)]
+    found = judged(policy(guardrails=[guard]), rows)
+    assert (found["later"].decision, found["same"].decision) == ("rollback", "promote")
+    assert "checks:minutes_late: 1" in found["later"].reasons[0]
+
+
 def test_a_goal_must_be_reached_too() -> None:
     """No harm alone does not promote when the policy wants more conversions."""
     rng, goal = np.random.default_rng(5), {"metric": "conversion", "improve_by": 0.005}
