@@ -12,13 +12,22 @@ from tidegate.core.errors import TidegateError, UsageError
 from tidegate.core.store import Store
 from tidegate.rollouts.block_lines import from_lines, to_lines
 from tidegate.rollouts.blocks import Block
+from tidegate.rollouts.plan import RolloutPlan
 
 
-def write_blocks(store: Store, rollout: str, blocks: Sequence[Block]) -> None:
-    """Keep blocks that follow each other; none leaves nothing."""
+def write_blocks(store: Store, plan: RolloutPlan, blocks: Sequence[Block]) -> None:
+    """Keep blocks of a rollout that follow each other; none leaves nothing."""
     if blocks:
-        lines = [json.dumps(line) for block in blocks for line in to_lines(rollout, block)]
+        rollout, bunching = plan.rollout, {stream.metric: stream.bunching for stream in plan.streams}
+        lines = [json.dumps(line) for block in blocks for line in to_lines(rollout, block, bunching)]
         store.write(f"{_folder(rollout)}/{blocks[0].index:08d}.jsonl", ("\n".join(lines) + "\n").encode())
+
+
+def forget_from(store: Store, rollout: str, index: int) -> None:
+    """Remove what was kept of blocks from `index` on: a kill came before the checkpoint that counts them."""
+    for path in store.list(_folder(rollout)):
+        if int(path.rsplit("/", 1)[1].removesuffix(".jsonl")) >= index:
+            store.delete(path)
 
 
 def read_blocks(store: Store, rollout: str) -> list[Block]:

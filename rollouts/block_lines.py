@@ -26,11 +26,12 @@ _EXAMPLE = '{"stream": "a", "minute": 0, "arm": "canary", "metric": "error_rate"
 _WHOLE = 100
 
 
-def to_lines(stream: str, block: Block) -> list[dict[str, Any]]:
+def to_lines(stream: str, block: Block, bunching: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
     """The block as JSON lines ``{stream, minute, arm, metric, n, x, weight?}``; `minute` is the index of the block.
 
     A mean has ``sum, sumsq`` in place of `x`. Raw requests are two lines of the metric "attempts"; the canary's also
-    carries `misrouted`, `ready` and `skipped` when they say something.
+    carries `misrouted`, `ready` and `skipped` when they say something. `bunching` is the design effect of each metric:
+    lines of one that is not 1 carry it, because their counts are worth so many times less.
     """
     head: dict[str, Any] = {"stream": stream, "minute": block.index}
     tail: dict[str, Any] = {} if block.weight is None else {"weight": block.weight}
@@ -39,7 +40,9 @@ def to_lines(stream: str, block: Block) -> list[dict[str, Any]]:
         n1, x1, q1, n0, x0, q0 = sums.row
         for arm, n, x, q in (("canary", n1, x1, q1), ("stable", n0, x0, q0)):
             counted = {"n": n, "x": x} if isinstance(sums, Counts) else {"n": n, "sum": x, "sumsq": q}
-            lines.append({**head, "arm": arm, "metric": metric, **counted, **tail})
+            effect = (bunching or {}).get(metric, 1.0)
+            worth = {} if effect == 1 else {"bunching": effect}
+            lines.append({**head, "arm": arm, "metric": metric, **counted, **tail, **worth})
     if block.misrouted:
         lines[-2]["misrouted"] = block.misrouted
     if not block.ready:
@@ -57,6 +60,7 @@ class Lines:
         streams: their names, in the order in which they came; `stream` holds positions in it.
         metrics: the same for `metric`.
         means: which metrics came as sums of a quantity.
+        bunching: the largest design effect that lines of a metric carry.
         q: sums of squares; of counts the events once more.
         misrouted: (stream, minute, weight) -> requests that the other arm answered.
         unready: blocks at whose end the canary was not ready.
@@ -66,6 +70,7 @@ class Lines:
     streams: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, int] = field(default_factory=dict)
     means: dict[str, bool] = field(default_factory=dict)
+    bunching: dict[str, float] = field(default_factory=dict)
     stream: array[int] = field(default_factory=lambda: array("l"))
     minute: array[int] = field(default_factory=lambda: array("l"))
     weight: array[int] = field(default_factory=lambda: array("l"))
@@ -144,7 +149,7 @@ def _take(line: Mapping[str, Any], found: Lines, known: dict[tuple[Any, ...], tu
     if len(known) > len(found.n):
         for column, value in zip(found.columns, (*cell, *sums), strict=True):
             column.append(value)
-        _extra(line, found, block)
+        _extra(line, found, block, name)
 
 
 def _sums(line: Mapping[str, Any], *, mean: bool) -> tuple[float, float, float]:
@@ -154,8 +159,7 @@ def _sums(line: Mapping[str, Any], *, mean: bool) -> tuple[float, float, float]:
         Moments(n, s, q)
         return n, s, q
     n, x = _number(line["n"]), _number(line["x"])
-    if not 0 <= x <= n < float("inf"):
-        Counts(n, x)
+    Counts(n, x)
     return n, x, x
 
 
@@ -172,13 +176,22 @@ def _whole(value: Any, name: str, most: int = 10**12) -> int:
     return int(number)
 
 
-def _extra(line: Mapping[str, Any], found: Lines, block: tuple[int, int, int]) -> None:
+def _extra(line: Mapping[str, Any], found: Lines, block: tuple[int, int, int], metric: str) -> None:
+    if "bunching" in line:
+        found.bunching[metric] = max(found.bunching.get(metric, 1.0), _effect(line["bunching"]))
     if line.get("misrouted"):
         found.misrouted[block] = found.misrouted.get(block, 0) + int(line["misrouted"])
     if line.get("ready") is False:
         found.unready.add(block)
     if line.get("skipped"):
         found.skipped[block] = _whole(line["skipped"], "skipped")
+
+
+def _effect(value: Any) -> float:
+    number = _number(value)
+    if not 1 <= number < float("inf"):
+        raise UsageError(f"bunching is {value!r}.", "A design effect is 1 or more.")
+    return number
 
 
 def _hint() -> str:

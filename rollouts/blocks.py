@@ -39,6 +39,8 @@ which side of it a user fell on is not in the log."""
 
 # So many absences are remembered until the blocks in them are closed, which takes seconds.
 _ABSENCES = 16
+# Beyond so many units a count is a mistake, and its arithmetic too.
+_MOST = 1e15
 # Sums of floats miss each other by so much, relative to their size.
 _ROUNDING = 1e-9
 
@@ -91,7 +93,7 @@ class Counts:
     def __post_init__(self) -> None:
         """Refuse what cannot be counted."""
         for n, x in ((self.n1, self.x1), (self.n0, self.x0)):
-            if not (math.isfinite(n) and math.isfinite(x) and 0 <= x <= n):
+            if not 0 <= x <= n <= _MOST:
                 raise UsageError(
                     f"A block says that {x} of {n} units had an event.", "Counts are numbers with 0 <= x <= n."
                 )
@@ -120,8 +122,8 @@ class Moments:
     def __post_init__(self) -> None:
         """Refuse what no numbers can add up to: ``(sum)^2 <= n * sum of squares`` (Cauchy and Schwarz)."""
         for n, s, q in ((self.n1, self.s1, self.q1), (self.n0, self.s0, self.q0)):
-            finite = all(math.isfinite(v) for v in (n, s, q))
-            if not (finite and n >= 0 and q >= 0 and s * s <= n * q * (1 + _ROUNDING) + _ROUNDING):
+            finite = all(math.isfinite(v) for v in (s, q))
+            if not (finite and 0 <= n <= _MOST and q >= 0 and s * s <= n * q * (1 + _ROUNDING) + _ROUNDING):
                 raise UsageError(
                     f"A block says that {n} units sum up to {s} and their squares to {q}.",
                     "They are `n`, `sum` and `sumsq` of one arm's units: sum * sum is at most n * sumsq.",
@@ -219,6 +221,11 @@ class BlockBuilder:
         self._sums: dict[tuple[int, int], _Sums] = {}
         self._next = self._skipped = 0
         self._absences: deque[tuple[float, float]] = deque(maxlen=_ABSENCES)
+
+    @property
+    def oldest(self) -> int:
+        """Index of the oldest block that is not closed yet."""
+        return self._next
 
     def set_weight(self, weight: int, at: float) -> None:
         """Say that the gateway changed to `weight` at time `at`; later exposures belong to the next step."""

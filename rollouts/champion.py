@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tidegate.rollouts.blocks import DEAD
-from tidegate.rollouts.health import START_SECONDS, Silence
+from tidegate.rollouts.health import START_SECONDS, Patience, Silence
 from tidegate.rollouts.loop import end_of
 from tidegate.serving.gateway.access_log import AccessLogReader
 
@@ -33,17 +33,18 @@ class ChampionWatch:
         self._block, self._clock = block_seconds, clock
         self._was_alive = self._was_ready = False
         self._silence = Silence()
-        self._patience_ends = clock() + START_SECONDS
+        self._patience = Patience(clock())
         self._begin()
 
     def tick(self, *, alive: bool, ready: bool, warm_ready: bool) -> str:
         """Why it must go, or nothing; what stops the warm revision too is held against neither."""
+        impatient = self._patience.over(self._clock())
         silent = self._silence.proven(self._clock(), ready=ready, other_ready=warm_ready)
         # A process that this watch never saw is being started, which is no death.
         self._was_alive, self._was_ready = self._was_alive or alive, self._was_ready or ready
         if self._was_alive and not alive:
             return "its process died"
-        if not self._was_ready and self._clock() > self._patience_ends:
+        if not self._was_ready and impatient:
             return f"it did not become ready within {START_SECONDS:.0f} seconds"
         if self._was_ready and silent:
             return "its process does not answer its readiness check"

@@ -43,6 +43,7 @@ class Evidence:
         parts: log e-values of each guarded metric, as (harm, safe).
         goal: log e-values that the goal is reached, shape (streams,); None without a goal.
         users: new users of each step in the canary and in both arms, shape (streams, steps, 2).
+        dealt: those of them who came while the step's weight was known.
     """
 
     def __init__(self, plan: RolloutPlan, streams: int = 1) -> None:
@@ -57,6 +58,7 @@ class Evidence:
             means=np.array([metric.kind == "mean" for metric in self._metrics]),
         )
         self.users: Floats = np.zeros((streams, len(plan.steps), 2))
+        self.dealt: Floats = np.zeros((streams, len(plan.steps), 2))
         self._prove(np.zeros(streams, dtype=np.int64))
 
     def count(self, sums: Floats, step: Ints, *, live: Mask, weighed: Mask) -> None:
@@ -74,7 +76,8 @@ class Evidence:
         self._effect.update(sums)
         new = np.stack([sums[:, 0, N1], sums[:, 0, N1] + sums[:, 0, N0]], axis=-1) * self._bunching[0]
         rows = np.arange(len(step))
-        self.users[rows, step] += np.where((live & weighed)[:, None], new, 0.0)
+        self.users[rows, step] += np.where(live[:, None], new, 0.0)
+        self.dealt[rows, step] += np.where((live & weighed)[:, None], new, 0.0)
         self._prove(step)
 
     def _prove(self, step: Ints) -> None:
@@ -90,7 +93,7 @@ class Evidence:
 
     def sample_ratio(self) -> Floats:
         """Log e-values, over all steps, that users were not dealt by the weights: shape (streams,)."""
-        against: Floats = ratio.log_e(self.users[..., 0], self.users[..., 1], self.plan.steps).sum(axis=-1)
+        against: Floats = ratio.log_e(self.dealt[..., 0], self.dealt[..., 1], self.plan.steps).sum(axis=-1)
         return against
 
     def metrics(self, stream: int = 0) -> tuple[MetricVerdict, ...]:
@@ -120,13 +123,18 @@ class Evidence:
 
     def state(self) -> dict[str, Any]:
         """JSON."""
-        return {"tests": self._tests.state(), "effect": self._effect.sums.tolist(), "users": self.users.tolist()}
+        return {
+            "tests": self._tests.state(),
+            "effect": self._effect.sums.tolist(),
+            "users": self.users.tolist(),
+            "dealt": self.dealt.tolist(),
+        }
 
     def restore(self, state: Mapping[str, Any], step: Ints) -> None:
         """Go on from a `state()` of the same plan."""
         self._tests.restore(state["tests"])
         self._effect.sums = np.asarray(state["effect"], dtype=np.float64)
-        self.users = np.asarray(state["users"], dtype=np.float64)
+        self.users, self.dealt = (np.asarray(state[name], dtype=np.float64) for name in ("users", "dealt"))
         self._prove(step)
 
     def _word(self, harm: float, safe: float) -> VerdictWord:

@@ -13,6 +13,8 @@ START_SECONDS = 90.0
 
 # A process that ends this often before it is ready will not get ready by a fourth attempt.
 _MOST_STARTS = 3
+# Two looks are a fraction of a second apart; on a starved machine some seconds.
+_LOOK_SECONDS = 5.0
 # Arms are asked one after the other, and one that was asked first looks well for up to a second longer.
 _SILENT_SECONDS = 2.0
 
@@ -25,6 +27,27 @@ class Health:
     canary_alive: bool
     canary_ready: bool
     canary_starts: int = 1
+
+
+class Patience:
+    """The time that a process has to get ready, of which only what somebody watched counts.
+
+    Args:
+        now: seconds of any clock.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._left, self._looked = START_SECONDS, now
+
+    def over(self, now: float) -> bool:
+        """Whether it has passed; ask a few times a second. A machine that slept let no process start meanwhile."""
+        self._left -= min(max(now - self._looked, 0.0), _LOOK_SECONDS)
+        self._looked = now
+        return self._left < 0
+
+    def begin(self) -> None:
+        """Give all of it once more."""
+        self._left = START_SECONDS
 
 
 class Silence:
@@ -52,7 +75,7 @@ class CanaryWatch:
 
     def __init__(self, now: float, *, was_ready: bool = False) -> None:
         self.was_ready = was_ready
-        self._patience_ends = now + START_SECONDS
+        self._patience = Patience(now)
         self._excused = 0
         self._silence = Silence()
 
@@ -60,26 +83,27 @@ class CanaryWatch:
         """Why its rollout must end, or nothing."""
         self.was_ready = self.was_ready or health.canary_ready
         silent = self._silence.proven(now, ready=health.canary_ready, other_ready=health.stable_ready)
+        impatient = self._patience.over(now)
         if not health.stable_ready:
-            self._excuse(health, now)
+            self._excuse(health)
             return ""
         if not self.was_ready:
-            return self._never_came(health, now)
+            return self._never_came(health, impatient=impatient)
         if not health.canary_alive:
             return "The canary's process died."
         return "The canary's process does not answer its readiness check." if silent else ""
 
-    def _excuse(self, health: Health, now: float) -> None:
+    def _excuse(self, health: Health) -> None:
         """Both are down, or the control is: the canary may be started again, and gets its time once more."""
         self.was_ready = self.was_ready and health.canary_alive
-        self._patience_ends = now + START_SECONDS
+        self._patience.begin()
         self._excused = health.canary_starts
 
-    def _never_came(self, health: Health, now: float) -> str:
+    def _never_came(self, health: Health, *, impatient: bool) -> str:
         self._excused = min(self._excused, health.canary_starts)
         starts = health.canary_starts - self._excused
         if not health.canary_alive and starts >= _MOST_STARTS:
             return f"The canary ended {starts} times before it was ready: see `tidegate logs`."
-        if now > self._patience_ends:
+        if impatient:
             return f"The canary did not become ready within {START_SECONDS:.0f} seconds: see `tidegate logs`."
         return ""

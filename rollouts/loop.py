@@ -18,7 +18,7 @@ from tidegate.core.errors import UsageError
 from tidegate.core.store import Store
 from tidegate.registry.ledger import Draft, Ledger
 from tidegate.registry.state import RolloutState, State, deciding, on_open
-from tidegate.rollouts.block_files import write_blocks
+from tidegate.rollouts.block_files import forget_from, write_blocks
 from tidegate.rollouts.blocks import Block, BlockBuilder, Counts, Exposure
 from tidegate.rollouts.checkpoint import checkpoint_path, read_checkpoint
 from tidegate.rollouts.copies import Copies
@@ -131,10 +131,11 @@ class RolloutLoop:
     def _judge_blocks(self, blocks: tuple[Block, ...], rollout: RolloutState, health: Health) -> list[str]:
         self._undecided = False
         verdict, kept = self._judge_all(blocks)
-        self._stable_ready = health.stable_ready
         self._condemned = verdict.decision == "rollback"
-        write_blocks(self._store, self.id, kept)
-        self._write_checkpoint(verdict)
+        if blocks:
+            self._stable_ready = health.stable_ready
+            write_blocks(self._store, self.plan, kept)
+            self._write_checkpoint(verdict)
         if verdict.next_weight and not health.canary_ready:
             # Nobody more is sent to a process that does not answer now, whatever it did before.
             self._undecided = True
@@ -251,6 +252,7 @@ class RolloutLoop:
             "judge": self._judge.state(),
             "weight": self._weight,
             "was_ready": self._watch.was_ready,
+            "stable_ready": self._stable_ready,
             "failing": self._failing.state(),
             "verdict": (verdict or self._judge.verdict()).to_dict(),
             "shadow": self._copies.state(self._clock()) if self.plan.shadow_min and builder is None else None,
@@ -264,7 +266,7 @@ class RolloutLoop:
         self._reader = AccessLogReader(log, self._saved)
         self._judge = Judge(self.plan, document["judge"])
         self._weight = document["weight"]
-        self._awake = document["at"]
+        self._awake, self._stable_ready = document["at"], document["stable_ready"]
         self._watch = CanaryWatch(self._clock(), was_ready=document.get("was_ready", False))
         self._failing = Failing(self.plan.block_seconds, document.get("failing"))
         self._copies = Copies(self.plan, self._folder, document.get("shadow"))
@@ -272,6 +274,7 @@ class RolloutLoop:
         if document["builder"] is not None:
             seen = b"".join(self._store.read(path) for path in self._store.list(f"rollouts/{self.id}/seen"))
             self._builder = BlockBuilder.restore(self.plan, document["builder"], seen)
+            forget_from(self._store, self.id, self._builder.oldest)
 
 
 def exposure(record: AccessRecord) -> Exposure:

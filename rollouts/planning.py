@@ -29,6 +29,9 @@ PATIENCE = 4.0
 # A ladder that ends within this many seconds, or this many times the quickest one's, is quick enough for anybody.
 _SOON = 3600.0
 _CAREFUL = 3.0
+# A ladder that half of all good canaries climb within 48 hours decides nothing for the other half; nearly all of them
+# need less than twice the forecast.
+_SURE = 2.0
 # Most careful first.
 _LADDERS = ((1, 5, 25, 50), (5, 25, 50), (10, 50), (25, 50), (50,))
 _EFFECTS: dict[str, tuple[float, ...]] = {"error_rate": (2.0, 10.0), "latency_p99": (3.0,)}
@@ -233,7 +236,7 @@ def _choose_steps(draft: RolloutPlan) -> RolloutPlan:
             "Send traffic (`tidegate dev traffic`), give --units-per-minute, or write steps such as [5, 25, 50].",
         )
     times = {steps: total_seconds(forecast(dataclasses.replace(draft, steps=steps))) for steps in _LADDERS}
-    decided = {steps: seconds for steps, seconds in times.items() if seconds is not None and seconds <= HORIZON}
+    decided = {steps: seconds for steps, seconds in times.items() if seconds is not None and _SURE * seconds <= HORIZON}
     if decided and draft.mode == "test":
         limit = max(_SOON, _CAREFUL * min(decided.values()))
         return dataclasses.replace(draft, steps=next(steps for steps, seconds in decided.items() if seconds <= limit))

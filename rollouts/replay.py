@@ -38,8 +38,6 @@ _RATE: Final = 0.005
 _TOGETHER: Final = 1024
 # Two digits of a stream's traffic are enough for `step.max`.
 _DIGITS: Final = 1
-# What recorded latency was measured against is not in the blocks, and not needed: they hold shares.
-_NO_LINES: Final = LatencyLines((0.0,) * 3, (0.0,) * 3, (1.0,) * 3, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +100,13 @@ class _Blocks:
         place = np.arange(keys.shape[1]) - np.searchsorted(keys[0], keys[0])
         sums = np.zeros((keys.shape[1], len(names), 6))
         told = np.zeros((keys.shape[1], len(names)), dtype=np.bool_)
-        at = {lines.metrics[name]: position for position, name in enumerate(names)}
-        column = np.array([at.get(number, -1) for number in range(len(lines.metrics))])[metric]
         offset = np.where(arm == CANARY, 0, 3)
-        kept = column >= 0
-        for part, values in enumerate((n, x, q)):
-            np.add.at(sums, (block[kept], column[kept], offset[kept] + part), values[kept])
-        told[block[kept], column[kept]] = True
+        # A metric may be guarded and a goal: then it has two places.
+        for at, name in enumerate(names):
+            mine = metric == lines.metrics[name]
+            for part, values in enumerate((n, x, q)):
+                np.add.at(sums, (block[mine], at, offset[mine] + part), values[mine])
+            told[block[mine], at] = True
         _check_whole(told, keys, names, lines)
         skipped = np.array([lines.skipped.get(tuple(key), 0) for key in keys.T.tolist()] if lines.skipped else 0)
         skipped = np.broadcast_to(skipped, keys.shape[1:])
@@ -208,7 +206,7 @@ def _plan(rollout: Rollout, names: list[str], lines: Lines, blocks: _Blocks, blo
         block_seconds=block_seconds,
         units_per_minute=float(np.median(pace)),
         error_rate=_RATE,
-        latency=_NO_LINES,
+        latency=_latency(lines),
         others={name: _measured(name, lines, blocks, at) for at, name in enumerate(names) if name not in SHARES},
     )
 
@@ -227,6 +225,11 @@ def _measured(name: str, lines: Lines, blocks: _Blocks, at: int) -> Measured:
     n, s, q = blocks.sums[blocks.place == 0, at, 3:].sum(axis=0)
     mean = s / max(n, 1)
     return Measured(float(mean), float(max(q / max(n, 1) - mean**2, 0.0)) or 1.0, "mean")
+
+
+def _latency(lines: Lines) -> LatencyLines:
+    """What recorded latency was measured against is not in the blocks, and not needed: they hold shares."""
+    return LatencyLines((0.0,) * 3, (0.0,) * 3, tuple(lines.bunching.get(name, 1.0) for name in SHARES), 0)
 
 
 def _limits(rollout: Rollout, plan: RolloutPlan, blocks: _Blocks) -> Floats:
@@ -261,8 +264,10 @@ def _replay(panel: Panel, blocks: _Blocks, steps: Ints, part: slice, labels: lis
 
 def _ended(panel: Panel) -> Mask:
     """Which rollouts are over, so that what was recorded afterwards is not theirs."""
-    given_up = (panel.decision == INCONCLUSIVE) & (panel.plan.on_inconclusive == "rollback")
-    return np.asarray(panel.final | given_up)
+    action, last = panel.plan.on_inconclusive, panel.step == len(panel.plan.steps) - 1
+    cannot = panel.decision == INCONCLUSIVE
+    ended = (action == "rollback") | ((action == "promote") & last & ~panel.voided)
+    return np.asarray(panel.final | (cannot & ended))
 
 
 def _row(blocks: _Blocks, steps: Ints, rows: Ints, at: Ints, count: int) -> Row:

@@ -181,7 +181,7 @@ class BinaryE:
         prior_rate: the stable arm's rate before the first block.
         starts: how many times each test may be started, see `update`.
         prior_units: how many units the prior is worth.
-        half_life: blocks after which an observation weighs half as much in the predicted rate.
+        half_life: blocks with stable units after which an observation weighs half as much in the predicted rate.
     """
 
     def __init__(
@@ -229,7 +229,8 @@ class BinaryE:
         )
         begun = begun_rows(len(self.log_wealth), start, self.ratio.shape)
         self.log_wealth = self.log_wealth + np.where(begun[..., None], gained, 0.0)
-        decay = np.where(live, self.decay, 1.0)
+        # An idle block is no news of the rate, and is not kept for a replay.
+        decay = np.where(np.asarray(live) & (np.asarray(n0) > 0), self.decay, 1.0)
         self.events = self.events * decay + np.asarray(x0, dtype=np.float64)
         self.units = self.units * decay + np.asarray(n0, dtype=np.float64)
         return self.log_e()

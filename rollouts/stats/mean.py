@@ -9,8 +9,9 @@ Sources: Robbins (1970) for the mixture; Waudby-Smith, Arbour, Sinha, Kennedy & 
 theory and asymptotic confidence sequences" (Annals of Statistics 2024) for using estimated variances; Howard, Ramdas,
 McAuliffe & Sekhon (2021) for the choice of r.
 
-Asymptotic: needs 50 units in each arm before it says anything, and winsorised values; with heavy tails the error
-stays only near alpha.
+Asymptotic: needs 50 units that are not all alike in each arm before it begins, and winsorised values; with heavy tails
+the error stays only near alpha. Both arms are given the larger of their variances: where most units are 0, as with
+revenue, an arm that had no sale yet would else seem to have none.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ Numbers = npt.ArrayLike
 
 # Below this many units in an arm the normal approximation of its mean is not to be trusted.
 WARM_UP = 50
+# A variance below this share of the mean square is what rounding leaves of none.
+_ROUNDING = 1e-9
 
 
 def half_normal_log_e(s: Numbers, v: Numbers, r: Numbers) -> Floats:
@@ -70,7 +73,7 @@ class MeanE:
     def update(
         self, canary: tuple[Numbers, Numbers, Numbers], stable: tuple[Numbers, Numbers, Numbers], start: Numbers = 0
     ) -> Floats:
-        """Add one block and return `log_e()`; an empty arm adds no contrast.
+        """Add one block and return `log_e()`; an empty arm, or one that is not warm yet, adds no contrast.
 
         Args:
             canary: units, sum, sum of squares; broadcast to the tests' shape.
@@ -81,22 +84,32 @@ class MeanE:
         block = np.array(
             [[np.broadcast_to(np.asarray(v, dtype=np.float64), shape) for v in arm] for arm in (canary, stable)]
         )
+        # What begins to count is decided by the blocks before: a first sale must not choose its own block.
+        warm = self._warm()
         self.moments = self.moments + block
-        n = np.maximum(self.moments[:, 0], 1)
-        variance = np.maximum(self.moments[:, 2] / n - (self.moments[:, 1] / n) ** 2, 1e-12)
+        variance = self._variance().max(axis=0)
         (n1, s1, _), (n0, s0, _) = block
-        both = (n1 > 0) & (n0 > 0)
+        counted = warm & (n1 > 0) & (n0 > 0) & begun_rows(len(self.s), start, shape)
         n1, n0 = np.maximum(n1, 1), np.maximum(n0, 1)
-        h = np.where(both, n1 * n0 / (n1 + n0), 0.0)
-        begun = begun_rows(len(self.s), start, shape)
-        self.s = self.s + np.where(begun, h * (s1 / n1 - self.ratio * s0 / n0 - self.margin), 0.0)
-        self.v = self.v + np.where(begun, h * h * (variance[0] / n1 + self.ratio**2 * variance[1] / n0), 0.0)
+        h = n1 * n0 / (n1 + n0)
+        self.s = self.s + np.where(counted, h * (s1 / n1 - self.ratio * s0 / n0 - self.margin), 0.0)
+        self.v = self.v + np.where(counted, h * h * variance * (1 / n1 + self.ratio**2 / n0), 0.0)
         return self.log_e()
 
     def log_e(self) -> Floats:
-        """Log e-values, shape ``(starts, *tests)``; 0, no evidence, until both arms are warm."""
-        warm = self.moments[:, 0].min(axis=0) >= WARM_UP
-        return np.where(warm, half_normal_log_e(self.side * self.s, self.v, self.scale), 0.0)
+        """Log e-values, shape ``(starts, *tests)``; 0, no evidence, until both arms were warm for a block."""
+        return np.where(self.v > 0, half_normal_log_e(self.side * self.s, self.v, self.scale), 0.0)
+
+    def _variance(self) -> Floats:
+        """Of one unit, in each arm."""
+        n, total, squares = (self.moments[:, k] for k in range(3))
+        n = np.maximum(n, 1)
+        raw = squares / n - (total / n) ** 2
+        return np.where(raw > _ROUNDING * squares / n, raw, 0.0)
+
+    def _warm(self) -> npt.NDArray[np.bool_]:
+        """Whether both arms have enough units, and these are not all alike."""
+        return np.asarray(((self.moments[:, 0] >= WARM_UP) & (self._variance() > 0)).all(axis=0))
 
     def state(self) -> dict[str, Any]:
         """What JSON keeps; floats survive exactly."""

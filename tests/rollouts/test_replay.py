@@ -182,6 +182,49 @@ def test_a_goal_must_be_reached_too() -> None:
     assert (found["more"].decision, found["same"].decision) == ("promote", "inconclusive")
 
 
+def test_a_metric_may_be_guarded_and_a_goal() -> None:
+    """It must not get worse, and is hoped to get better: one line tells both."""
+    accuracy = {"metric": "accuracy", "harm": {"ratio": 1.05}, "safe": {"ratio": 1.3}}
+    rows = lines("s", {"accuracy": (0.9, 0.8)}, weights=[None] * 60, rng=np.random.default_rng(8))
+    found = judged(policy(guardrails=[accuracy], goal={"metric": "accuracy", "improve_by": 0.02}), rows)["s"]
+    assert (found.decision, len(found.reasons)) == ("promote", 2)
+
+
+def test_a_guard_needs_no_weights_to_pass() -> None:
+    """Users met both arms, whatever share was meant: only the check of the share is left out."""
+    rates = {"error_rate": (0.005, 0.005)}
+    rows = lines("s", rates, weights=[None] * 40, rng=np.random.default_rng(9))
+    found = judged(policy(mode="guard", step={"min": "5m", "max": "30m"}), rows)["s"]
+    assert (found.decision, found.minute) == ("promote", 29)
+
+
+def test_what_was_promoted_without_an_answer_is_over() -> None:
+    """`on_inconclusive: promote` makes it everybody's, so what the next version did is not its own."""
+    rng = np.random.default_rng(10)
+    rows = lines("s", {"error_rate": (0.005, 0.005)}, weights=[None] * 20, rng=rng, units=40)
+    rows += [line | {"minute": line["minute"] + 20} for line in lines(
+        "s", {"error_rate": (0.2, 0.005)}, weights=[None] * 10, rng=rng
+    )]  # fmt: skip
+    found = judged(policy(step={"min": "1m", "max": "10m", "on_inconclusive": "promote"}), rows)["s"]
+    assert (found.decision, found.minute) == ("inconclusive", 9)
+
+
+def test_recorded_bunches_count_as_few_as_they_are() -> None:
+    """Slow requests come ten at a time in both arms: lines that carry the design effect roll no equal canary back."""
+    rng, rows = np.random.default_rng(11), []
+    for stream in range(40):
+        for minute in range(60):
+            for arm, n in (("canary", 300), ("stable", 900)):
+                head = {"stream": f"s{stream}", "minute": minute, "arm": arm, "n": n}
+                for name, share in SHARES.items():
+                    bunched = {"x": 10 * int(rng.binomial(n // 10, share)), "bunching": 10.0}
+                    rows.append({**head, "metric": name, **bunched})
+    told = judged(policy(guardrails=[LATENCY], step={"max": "10h"}), rows)
+    assert sum(one.decision == "rollback" for one in told.values()) <= 4
+    untold = judged(policy(guardrails=[LATENCY], step={"max": "10h"}), [{**row, "bunching": 1.0} for row in rows])
+    assert sum(one.decision == "rollback" for one in untold.values()) > 4
+
+
 def test_a_dead_canary_is_rolled_back_without_statistics() -> None:
     """Twenty attempts that all failed, or a canary that is not ready, as the live loop records them."""
     head = {"minute": 0, "arm": "canary"}

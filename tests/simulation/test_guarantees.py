@@ -107,12 +107,19 @@ def test_ten_times_the_errors_are_caught_after_few_users() -> None:
         assert np.median(found) <= users
 
 
-def test_twice_the_errors_are_caught_within_two_hours() -> None:
-    """Sooner than the reference, whose medians are 6,000 and 9,600 canary users at 25 and 50 %."""
-    for weight, users in ((25, 6000), (50, 9600)):
-        found = first_crossing(HARM, lambda _: (0.01, 0.005), [weight] * 120, runs=300)
-        assert rejected(found) >= 0.97
-        assert np.median(found) <= 0.95 * users
+@pytest.mark.parametrize(
+    ("line", "users", "missed"),
+    [(HARM, (3210, 6000, 9600), (0.253, 0.03, 0.03)), ((1.0, 0.0, 1), (1860, 3000, 4800), (0.03, 0.03, 0.03))],
+    ids=["with the tolerance of init", "without tolerance"],
+)
+def test_twice_the_errors_are_caught_within_two_hours(
+    line: tuple[float, float, int], users: tuple[float, ...], missed: tuple[float, ...]
+) -> None:
+    """Sooner, and no less often, than the reference: its median canary users at 5, 25 and 50 %, of those caught."""
+    for weight, median, share in zip((5, 25, 50), users, missed, strict=True):
+        found = first_crossing(line, lambda _: (0.01, 0.005), [weight] * 120, runs=600)
+        assert rejected(found) >= 1 - share
+        assert np.median(found[np.isfinite(found)]) <= 0.95 * median
 
 
 def test_a_regression_of_the_last_step_is_caught_like_one_of_the_first() -> None:

@@ -47,6 +47,29 @@ def test_mean_state_survives_json() -> None:
         MeanE(1.0, 0.0, 1, 3.0).restore(test.state())
 
 
+@pytest.mark.parametrize(("weight", "users", "rate"), [(1, 1000, 0.01), (5, 100, 0.01), (10, 60, 0.02)])
+def test_revenue_that_most_users_do_not_bring_rolls_nobody_back(weight: int, users: int, rate: float) -> None:
+    """One user in a hundred buys: until the canary's first sale its variance looks like none, and is not believed."""
+    runs, rng = 300, np.random.default_rng(9)
+    planned = users * 7 * weight / 100 * (1 - weight / 100) * 100**2 * rate
+    test, best = MeanE(1.0, 0.0, [[-1.0], [1.0]], tuned_scale(planned, 0.05) * np.ones((2, runs))), np.zeros((2, runs))
+    for _ in range(60):
+        n1 = rng.binomial(users, weight / 100, runs)
+        sales = [100.0 * rng.binomial(n, rate) for n in (n1, users - n1)]
+        arms = [(n, s, 100.0 * s) for n, s in zip((n1, users - n1), sales, strict=True)]
+        best = np.maximum(best, test.update(arms[0], arms[1])[0])
+    assert ((best >= math.log(1 / 0.05)).mean(axis=1) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)).all()
+
+
+@pytest.mark.parametrize("canary", [0.0, 1.0, 1.2])
+def test_units_that_are_all_alike_prove_nothing(canary: float) -> None:
+    """Without any variance there is nothing to measure a difference in: no verdict, also after a million units."""
+    test = MeanE(1.0, 0.0, [1, -1], 3.0)
+    for _ in range(20):
+        log_e = test.update((5e4, 5e4 * canary, 5e4 * canary**2), (5e4, 5e4, 5e4))
+    assert log_e.tolist() == [[0.0, 0.0]]
+
+
 def test_sample_ratio_accepts_the_gateways_hash_and_finds_a_lost_tenth() -> None:
     """20,000 users dealt by the hash are no evidence; losing a tenth of the canary's voids."""
     canary = sum(assigned_arm("r1", f"u{i}", 20) == "canary" for i in range(20_000))
