@@ -124,6 +124,8 @@ def _quiet() -> None:
         colorama.deinit()
     for name in ("dvc", "dvc_data", "dvc_objects"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Its progress bars show on a terminal up to ERROR, one of them for every look at the lock.
+    logging.getLogger("dvc.progress").setLevel(logging.CRITICAL)
 
 
 def translated(error: Exception) -> TidegateError:

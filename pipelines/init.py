@@ -447,7 +447,15 @@ def _start_mlflow(uri: str, model: str) -> subprocess.Popen[str] | None:
         return None
     file.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-W", "ignore", "-c", _PREPARE_MLFLOW, uri, model]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=file.parent)
+    # In a session of its own: a Ctrl-C is init's to answer, and half a database nobody's to mend.
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=file.parent,
+        start_new_session=True,
+    )
 
 
 def _finish_mlflow(process: subprocess.Popen[str] | None, uri: str, report: Report) -> None:

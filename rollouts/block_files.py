@@ -6,19 +6,19 @@ Writing and reading stand side by side. A file holds the blocks that were closed
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tidegate.core.errors import TidegateError, UsageError
 from tidegate.core.store import Store
 from tidegate.rollouts.block_lines import from_lines, to_lines
 from tidegate.rollouts.blocks import Block
-from tidegate.rollouts.plan import RolloutPlan
 
 
-def write_blocks(store: Store, plan: RolloutPlan, blocks: Sequence[Block]) -> None:
-    """Keep blocks of a rollout that follow each other; none leaves nothing."""
+def write_blocks(
+    store: Store, rollout: str, blocks: Sequence[Block], bunching: Mapping[str, float] | None = None
+) -> None:
+    """Keep blocks that follow each other, with the design effect of each metric; none leaves nothing."""
     if blocks:
-        rollout, bunching = plan.rollout, {stream.metric: stream.bunching for stream in plan.streams}
         lines = [json.dumps(line) for block in blocks for line in to_lines(rollout, block, bunching)]
         store.write(f"{_folder(rollout)}/{blocks[0].index:08d}.jsonl", ("\n".join(lines) + "\n").encode())
 

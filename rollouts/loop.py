@@ -134,7 +134,7 @@ class RolloutLoop:
         self._condemned = verdict.decision == "rollback"
         if blocks:
             self._stable_ready = health.stable_ready
-            write_blocks(self._store, self.plan, kept)
+            write_blocks(self._store, self.id, kept, {one.metric: one.bunching for one in self.plan.streams})
             self._write_checkpoint(verdict)
         if verdict.next_weight and not health.canary_ready:
             # Nobody more is sent to a process that does not answer now, whatever it did before.

@@ -12,6 +12,10 @@ from tidegate.rollouts.stats.latency import SHARES
 from tidegate.rollouts.verdict import Units
 
 
+# A design effect that a reader of a forecast should know of.
+_NOTABLE = 1.5
+
+
 def effect_sentence(
     plan: RolloutPlan, stream: Stream, units: Units, *, harm: float, safe: float, word: VerdictWord
 ) -> str:
@@ -138,6 +142,17 @@ def goal_sentence(goal: GoalPlan, units: Units, log_e: float) -> str:
     return (
         f"{goal.metric}: {per_cent(units.canary_share)} of the canary's users, {per_cent(units.stable_share)} of "
         f"stable's; evidence {odds(log_e)} that it is better by more than {100 * goal.improve_by:g} pp."
+    )
+
+
+def bunching_sentence(plan: RolloutPlan) -> str:
+    """Why a verdict on latency takes long; empty where slow requests come one by one."""
+    worst = max(plan.streams, key=lambda stream: stream.bunching)
+    if worst.bunching < _NOTABLE:
+        return ""
+    return (
+        f"Slow requests come in bunches here, as on a busy machine: {worst.metric} needs {worst.bunching:.2g} times the "
+        "users that it would need elsewhere."
     )
 
 

@@ -50,12 +50,23 @@ def traffic(
         headers={"x-api-key": keys[0]} if keys else {},
     )
     with t.progress.task(f"{rps:g} requests/s, {users:g} new users/min to {gateway}", plan.seconds) as task:
-        report = make_traffic(plan, lambda so_far: task.advance(1, _counts(so_far)))
+        told = _Told()
+        report = make_traffic(plan, lambda so_far: task.advance(1, told.counts(so_far)))
     t.show(report.to_json(), lambda console: _print(console, report))
 
 
-def _counts(report: TrafficReport) -> str:
-    return ", ".join(f"{arm} {count:,}" for arm, count in sorted(report.arms.items()))
+class _Told:
+    """What the line of progress says: the answers of each arm, or that there are none any more."""
+
+    def __init__(self) -> None:
+        self._before = (0, 0)
+
+    def counts(self, report: TrafficReport) -> str:
+        """Of the traffic so far; asked once a second."""
+        (answered, lost), self._before = self._before, (report.answered, report.failed + report.unsent)
+        if self._before[0] == answered and self._before[1] > lost:
+            return "the gateway does not answer; `tidegate ps` shows what runs"
+        return ", ".join(f"{arm} {count:,}" for arm, count in sorted(report.arms.items()))
 
 
 def _print(console: Console, report: TrafficReport) -> None:

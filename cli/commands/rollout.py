@@ -93,8 +93,15 @@ def status(
     rollout: Which = None,
 ) -> None:
     """Show where a rollout stands: weight, users, and each metric with its evidence."""
-    document = _status(_environment(), rollout)
+    from tidegate.pipelines import stack
+
+    environment = _environment()
+    document = _status(environment, rollout)
+    going_on = document["state"] in {"running", "held"}
+    document["watched"] = watched = going_on and stack.is_up(environment)
     terminal().show(document, lambda console: _print_status(console, document))
+    if going_on and not watched:
+        terminal().warn("The stack is down: nobody counts or decides until `tidegate up -d`.")
 
 
 @app.command()
@@ -358,6 +365,8 @@ def _print_evidence(console: Console, document: dict[str, Any]) -> None:
 def _print_plan(console: Console, made: RolloutPlan) -> None:
     from rich.table import Table
 
+    from tidegate.rollouts.words import bunching_sentence
+
     console.print(
         f"{made.units_per_minute:,.0f} new users a minute, mode {made.mode}, blocks of {made.block_seconds:g} s"
     )
@@ -380,7 +389,7 @@ def _print_plan(console: Console, made: RolloutPlan) -> None:
     for name in made.forecast[0].rollback_seconds if made.forecast else ():
         effects.add_row(name, *(_time(step.rollback_seconds.get(name)) for step in made.forecast))
     console.print(effects)
-    for warning in made.warnings:
+    for warning in (*filter(None, [bunching_sentence(made)]), *made.warnings):
         console.print(warning, markup=False, soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -523,3 +524,18 @@ def test_a_second_working_copy_gets_the_data_from_the_first_ones_cache(root: Pat
     dvc_repo.bring_in(copy, root)
     assert (copy / "data" / "x.csv").read_text() == (root / "data" / "x.csv").read_text()
     assert (copy / "out" / "run.txt").exists()
+
+
+def test_dvc_draws_nothing_on_a_terminal() -> None:
+    """It has a bar for every look at its lock, which is a stray line in what somebody reads."""
+    from dvc.progress import Tqdm
+
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Screen()
+    dvc_repo._quiet()
+    with Tqdm(bar_format="{desc}", desc="Waiting to acquire lock.", file=screen) as bar:
+        bar.update()
+    assert (bar.disable, screen.getvalue()) == (True, "")

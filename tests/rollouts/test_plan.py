@@ -11,6 +11,7 @@ from tidegate.core.errors import UsageError
 from tidegate.rollouts.plan import RolloutPlan
 from tidegate.rollouts.planning import check, make_plan
 from tidegate.rollouts.stats.latency import LatencyLines
+from tidegate.rollouts.words import bunching_sentence
 
 LATENCY = LatencyLines((0.01, 0.02, 0.05), (0.012, 0.022, 0.052), (1.0, 1.0, 2.5), 5000)
 DAYS_2 = 48 * 3600
@@ -67,7 +68,8 @@ def test_a_shadow_phase_is_part_of_the_forecast() -> None:
 
 
 def test_bunched_slow_requests_make_the_forecast_longer() -> None:
-    """A design effect of 2.5 on the p99 takes 2.5 times the users."""
+    """A design effect of 2.5 on the p99 takes 2.5 times the users, and there is a sentence that says why."""
+    assert "latency_p99 needs 2.5 times the users" in bunching_sentence(plan(60))
     each = plan(60, steps=[50]).forecast[0]
     errors = plan(60, steps=[50], guardrails=[GUARDRAILS[0].model_dump()]).forecast[0]
     assert (each.slowest, errors.slowest) == ("latency_p99", "error_rate")
