@@ -11,7 +11,6 @@ from tidegate.rollouts.plan import GoalPlan, Line, RolloutPlan, Stream
 from tidegate.rollouts.stats.latency import SHARES
 from tidegate.rollouts.verdict import Units
 
-
 # A design effect that a reader of a forecast should know of.
 _NOTABLE = 1.5
 
@@ -151,8 +150,8 @@ def bunching_sentence(plan: RolloutPlan) -> str:
     if worst.bunching < _NOTABLE:
         return ""
     return (
-        f"Slow requests come in bunches here, as on a busy machine: {worst.metric} needs {worst.bunching:.2g} times the "
-        "users that it would need elsewhere."
+        f"Slow requests come in bunches here, as on a busy machine: {worst.metric} needs {worst.bunching:.2g} times "
+        "the users that it would need elsewhere."
     )
 
 
