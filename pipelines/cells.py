@@ -19,8 +19,11 @@ ISO: Final = re.compile(
 )
 DECIMAL_COMMA: Final = re.compile(r"-?\d+,\d+", re.ASCII)
 DECIMAL_POINT: Final = re.compile(r"-?\d+\.\d+", re.ASCII)
+# Beside those words only: without one of them, such a column is one of numbers.
+ZERO_ONE: Final = {"0": False, "1": True, "0.0": False, "1.0": True}
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-_WORDS: Final = {word: float(truth) for pair in BOOLEANS for word, truth in pair.items()}
+_WORDS: Final = {word: float(value) for pair in BOOLEANS for word, value in pair.items()}
+_TRUTHS: Final = {word: value for spelt in (*BOOLEANS, ZERO_ONE) for word, value in spelt.items()}
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND: Final = dt.timedelta(milliseconds=1)
 
@@ -30,16 +33,29 @@ def number(text: str) -> float | None:
 
     None if it could stand in none of them.
     """
-    word = text.strip().lower()
-    if word in _WORDS:
-        return _WORDS[word]
-    if _NUMBER.fullmatch(word) or DECIMAL_COMMA.fullmatch(word):
-        value = float(word.replace(",", "."))
-        return value if math.isfinite(value) else None
-    return _milliseconds(text) if ISO.fullmatch(text) else None
+    found = _WORDS.get(text.strip().lower())
+    found = plain_number(text) if found is None else found
+    return milliseconds(text) if found is None else found
 
 
-def _milliseconds(text: str) -> float | None:
+def plain_number(text: str) -> float | None:
+    """The number that this text spells, with a point or a comma; None if it spells none."""
+    word = text.strip()
+    if not (_NUMBER.fullmatch(word) or DECIMAL_COMMA.fullmatch(word)):
+        return None
+    value = float(word.replace(",", "."))
+    return value if math.isfinite(value) else None
+
+
+def truth(text: str) -> bool | None:
+    """The boolean that this text spells; None if it is neither true nor false."""
+    return _TRUTHS.get(text.strip().lower())
+
+
+def milliseconds(text: str) -> float | None:
+    """The time that this text spells, since 1970 in UTC; None if it spells none."""
+    if not ISO.fullmatch(text):
+        return None
     try:
         time = dt.datetime.fromisoformat(text)
     except ValueError:  # 2024-02-31

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tidegate.core.errors import ConfigError, TidegateError, UsageError
-from tidegate.pipelines.cells import BOOLEANS, DECIMAL_COMMA, DECIMAL_POINT, ISO, MISSING
+from tidegate.pipelines.cells import BOOLEANS, DECIMAL_COMMA, DECIMAL_POINT, ISO, MISSING, ZERO_ONE
 from tidegate.pipelines.split import Split, split
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ ColumnKind = Literal["number", "integer", "boolean", "string", "datetime"]
 
 DELIMITERS: Final = (",", ";", "\t")
 SNIFFED: Final = 50  # records looked at to tell the delimiter: many enough that a comma inside text does not decide
-_ZERO_ONE: Final = {"0": False, "1": True, "0.0": False, "1.0": True}
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
@@ -310,8 +309,8 @@ def _from_text(column: pd.Series[Any], present: pd.Series[Any]) -> pd.Series[Any
 
 def _truth(words: set[str]) -> dict[str, bool] | None:
     for pair in BOOLEANS:
-        if words & pair.keys() and words <= pair.keys() | _ZERO_ONE.keys():
-            return pair | _ZERO_ONE
+        if words & pair.keys() and words <= pair.keys() | ZERO_ONE.keys():
+            return pair | ZERO_ONE
     return None
 
 

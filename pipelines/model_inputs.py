@@ -53,15 +53,17 @@ def from_features(features: pd.DataFrame, hooks_file: Path | None) -> Interface:
 
     Raises:
         TidegateError: a time would reach the model, which has no tensor for it.
+        UserCodeFailed: `prepare` raised.
     """
     from tidegate.pipelines.dataset import kinds
+    from tidegate.serving import checked_hooks
     from tidegate.serving.service import tensors
-    from tidegate.serving.service.hooks import Hooks, load, run_prepare
+    from tidegate.serving.service.hooks import Hooks, run_prepare
     from tidegate.serving.service.manifest import Column
 
     found = kinds(features)
     columns = [Column(name, kind, nullable=bool(features[name].isna().any())) for name, kind in found.items()]
-    hooks = load(hooks_file) if hooks_file else Hooks()
+    hooks = checked_hooks.load(hooks_file) if hooks_file else Hooks()
     # The kinds of the prepared columns do not depend on the rows, so a few are enough to learn them.
     prepared = run_prepare(hooks, tensors.frame_columns(columns, features.head(100)))
     return Interface(columns, [_input(name, values) for name, values in prepared.items()], hooks)
@@ -69,7 +71,8 @@ def from_features(features: pd.DataFrame, hooks_file: Path | None) -> Interface:
 
 def from_metadata(metadata: Mapping[str, Any], folder: Path) -> Interface | None:
     """The interface that a model folder describes; None if tidegate did not make it."""
-    from tidegate.serving.service.hooks import Hooks, load
+    from tidegate.serving import checked_hooks
+    from tidegate.serving.service.hooks import Hooks
     from tidegate.serving.service.manifest import Column, Input
 
     if metadata.get("format") != FORMAT:
@@ -78,7 +81,7 @@ def from_metadata(metadata: Mapping[str, Any], folder: Path) -> Interface | None
     return Interface(
         [Column(entry["name"], entry["kind"], entry["nullable"]) for entry in metadata["columns"]],
         [Input(entry["name"], entry["name"], entry["kind"]) for entry in metadata["inputs"]],
-        load(folder / "code" / file) if file else Hooks(),
+        checked_hooks.load(folder / "code" / file) if file else Hooks(),
     )
 
 

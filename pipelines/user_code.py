@@ -9,18 +9,14 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tidegate.core.errors import ConfigError, TidegateError, UsageError
-
-
-class UserCodeFailed(TidegateError):
-    """The user's own code raised; the message names file, line and what was raised."""
+from tidegate.core.errors import ConfigError, UsageError
+from tidegate.core.user_errors import below, failed
 
 
 class Params(dict[str, Any]):
@@ -97,7 +93,7 @@ def importable(root: Path, code: Sequence[str]) -> Iterator[None]:
         for folder in folders:
             sys.path.remove(folder)
         for name in set(sys.modules) - before:
-            if _below(getattr(sys.modules[name], "__file__", None), root):
+            if below(getattr(sys.modules[name], "__file__", None), root):
                 del sys.modules[name]
 
 
@@ -123,23 +119,6 @@ def load_function(root: Path, reference: str, key: str) -> Callable[..., Any]:
     raise ConfigError(
         f"{key} names the function {name!r}, which {where} does not define.",
         f"Did you mean {close[0]!r}?" if close else f"It defines: {', '.join(sorted(defined)) or 'no function'}.",
-    )
-
-
-def failed(error: BaseException, root: Path, doing: str) -> UserCodeFailed:
-    """Our error for what the user's code raised: its own file and line, its own words."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _below(frame.filename, root)]
-    kind = type(error).__name__
-    said = str(error).strip()
-    if isinstance(error, SyntaxError) and error.filename:
-        place, said = f"{_short(error.filename, root)}:{error.lineno}", error.msg
-    else:
-        place = f"{_short(frames[-1].filename, root)}:{frames[-1].lineno}" if frames else ""
-    text = f"{kind}: {said}" if said else kind
-    line = frames[-1].line if frames and not isinstance(error, SyntaxError) else ""
-    return UserCodeFailed(
-        f"{place}: {text}" if place else f"{doing} failed: {text}",
-        f"It was raised while {doing}" + (f", by `{line}`." if line else ".") + " --traceback shows the whole of it.",
     )
 
 
@@ -175,15 +154,3 @@ def _load_module(root: Path, where: str, key: str) -> ModuleType:
         raise failed(error, root, f"importing {where}") from error
     except Exception as error:
         raise failed(error, root, f"importing {where}") from error
-
-
-def _below(file: str | None, root: Path) -> bool:
-    if not file:
-        return False
-    path = Path(file)
-    return path.is_relative_to(root) and not {"site-packages", ".venv"} & set(path.relative_to(root).parts)
-
-
-def _short(file: str, root: Path) -> str:
-    path = Path(file)
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

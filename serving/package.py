@@ -159,9 +159,10 @@ def package(
 
 def row_predictor(bundle: Path) -> Callable[[dict[str, Any]], object]:
     """A function that answers one raw row by the path of a request, without HTTP: for measuring latency."""
+    from tidegate.serving import checked_hooks
     from tidegate.serving.service.model import Model
 
-    model = Model(bundle)
+    model = Model(bundle, load_hooks=checked_hooks.load)
     return lambda row: model.predict(model.schema.check([row]))
 
 
@@ -171,6 +172,7 @@ def _fill(bundle: Path, source: Source, holdout: pd.DataFrame, truth: Any, serve
     import numpy as np
 
     from tidegate.registry import model_folder
+    from tidegate.serving import checked_hooks
     from tidegate.serving.service import hooks, manifest, tensors
 
     if holdout.empty:
@@ -179,7 +181,7 @@ def _fill(bundle: Path, source: Source, holdout: pd.DataFrame, truth: Any, serve
     if described.hooks:
         _copy_code(source, bundle / "code")
     loaded = model_folder.load(source.folder, allow_pickle=serve.allow_pickle, own=source.own)
-    hooked = hooks.load(bundle / "code" / described.hooks) if described.hooks else hooks.Hooks()
+    hooked = checked_hooks.load(bundle / "code" / described.hooks) if described.hooks else hooks.Hooks()
     every = slice(None, None, max(1, len(holdout) // COMPARED_ROWS))
     some = holdout.iloc[every]
     prepared = hooks.run_prepare(hooked, tensors.frame_columns(described.columns, some))
@@ -326,11 +328,11 @@ def _threshold(described: Manifest, serve: Serve, scores: Any, truth: Any) -> Ma
 
 def _golden(bundle: Path, holdout: pd.DataFrame) -> Any:
     """Rows spread over the holdout and what the finished bundle answers to them, by the path of a request."""
-    from tidegate.serving import rows
+    from tidegate.serving import checked_hooks, rows
     from tidegate.serving.service.manifest import Golden
     from tidegate.serving.service.model import Model
 
-    model = Model(bundle)
+    model = Model(bundle, load_hooks=checked_hooks.load)
     spread = holdout.iloc[:: max(1, len(holdout) // GOLDEN_ROWS)].head(GOLDEN_ROWS)
     golden = rows.request_rows(model.manifest.columns, spread)
     answer = model.plain(model.schema.check(golden))

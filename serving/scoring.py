@@ -62,9 +62,10 @@ def score(
         UsageError: the file is missing, of an unknown kind, or has a column named as one of ours.
         TidegateError: a column is missing, or rows are bad; the message names rows and columns.
     """
+    from tidegate.serving import checked_hooks
     from tidegate.serving.service.model import Model
 
-    model = Model(bundle)
+    model = Model(bundle, load_hooks=checked_hooks.load)
     reader = open_reader(source)
     _check_names(model, reader, source)
     counts = _Counts([])

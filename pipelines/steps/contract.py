@@ -21,6 +21,7 @@ from tidegate.core.errors import ConfigError, ContractFailed, Permanent, Tidegat
 from tidegate.core.yaml_lines import Entry, NotReadable, Problem, read
 from tidegate.pipelines.dataset import did_you_mean, kinds, read_frame
 from tidegate.pipelines.dvc_repo import verify_data
+from tidegate.pipelines.steps.contract_cells import misfits
 from tidegate.pipelines.steps.contract_text import sentence
 
 if TYPE_CHECKING:
@@ -113,8 +114,9 @@ class ContractResult:
             return
         shown = "\n".join(f"  - {text}" for text in self.failed[:10])
         more = f"\n  and {len(self.failed) - 10} more" if len(self.failed) > 10 else ""  # noqa: PLR2004 - a screenful
+        broken = sum(not one.passed and one.severity == "error" for one in self.results)
         raise ContractFailed(
-            f"The data breaks its contract ({len(self.results)} promises):\n{shown}{more}",
+            f"The data breaks its contract ({broken:,} of {len(self.results):,} promises):\n{shown}{more}",
             "Repair the data, or change the contract if the world has changed; `tidegate data check` checks again.",
         )
 
@@ -131,7 +133,7 @@ def check_contract(frame: pd.DataFrame, contract_path: Path) -> ContractResult:
     if frame.empty:
         raise TidegateError("There are no rows to check against the contract", "Is the export complete?")
     built = _build(checks, contract_path, kinds(frame))
-    answered = dict(_missing_columns(checks, list(frame.columns)))
+    answered = dict(_missing_columns(checks, list(frame.columns))) | dict(_misfits(checks, frame))
     asked = {index: one for index, one in enumerate(built) if index not in answered}
     answered |= _validate(frame, checks, asked)
     if len(answered) != len(checks):
@@ -315,6 +317,16 @@ def _missing_columns(checks: list[Check], columns: list[str]) -> Iterator[tuple[
             more = f" ({len(lost)} such columns: {', '.join(lost[:5])})" if len(lost) > 1 else ""
             text = f"{lost[0]}: the data has no such column{more}. {did_you_mean(lost[0], columns)}"
             yield index, CheckResult(check.type, lost[0], check.severity, passed=False, text=text, line=check.line)
+
+
+def _misfits(checks: list[Check], frame: pd.DataFrame) -> Iterator[tuple[int, CheckResult]]:
+    """Checks of columns that some cells made text of, answered here: the library would blame every row, or none."""
+    texts = {name for name, kind in kinds(frame).items() if kind == "string"}
+    for index, check in enumerate(checks):
+        name = check.kwargs.get("column")
+        if isinstance(name, str) and name in texts and (found := misfits(frame[name], check.type, check.kwargs)):
+            text = f"{name}: {found}"
+            yield index, CheckResult(check.type, name, check.severity, passed=False, text=text, line=check.line)
 
 
 def _validate(frame: pd.DataFrame, checks: list[Check], asked: Mapping[int, Any]) -> dict[int, CheckResult]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tidegate.core.artifacts import DatasetRef
 from tidegate.core.errors import TidegateError
 from tidegate.core.optouts import OPT_OUTS
+from tidegate.core.user_errors import failed
 from tidegate.pipelines import collector, user_code
 from tidegate.registry.tags import STAGE_TAG
 
@@ -225,9 +226,9 @@ def _fit(function: Any, inputs: pd.DataFrame, target: pd.Series[Any], project: P
     except KeyError as error:
         if (wrong := user_code.typo(params, list(given))) and error.args == (wrong[1],):
             raise _typo(reference, *wrong) from error
-        raise user_code.failed(error, project.root, f"running {reference}") from error
+        raise failed(error, project.root, f"running {reference}") from error
     except Exception as error:
-        raise user_code.failed(error, project.root, f"running {reference}") from error
+        raise failed(error, project.root, f"running {reference}") from error
     if wrong := user_code.typo(params, list(given)):
         raise _typo(reference, *wrong)
     _check_fitted(model, inputs, str(reference))

@@ -57,14 +57,17 @@ class Model:
     Args:
         folder: the bundle.
         threads: what ONNX may use for one run.
+        load_hooks: how its hooks are loaded.
     """
 
-    def __init__(self, folder: Path, threads: int = 1) -> None:
+    def __init__(
+        self, folder: Path, threads: int = 1, load_hooks: Callable[[Path], hook_files.Hooks] = hook_files.load
+    ) -> None:
         self.folder = folder
         self.manifest = manifests.read(folder)
         self.schema = Schema(self.manifest.columns, self.manifest.limits.max_rows)
         code = self.manifest.hooks
-        self.hooks = hook_files.load(folder / "code" / code) if code else hook_files.Hooks()
+        self.hooks = load_hooks(folder / "code" / code) if code else hook_files.Hooks()
         self._classes = self.manifest.classes
         self._compute = self._native() if self.manifest.runtime == "native" else self._onnx(threads)
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tidegate.core.errors import ConfigError, ContractFailed, ExitCode, TidegateError
-from tidegate.pipelines.dataset import canonical, kinds
+from tidegate.pipelines.dataset import canonical, kinds, read_frame
 from tidegate.pipelines.steps.contract import ContractResult, check_contract
 from tidegate.pipelines.steps.contract_draft import draft
 
@@ -63,7 +63,7 @@ def check(tmp_path: Path, *entries: str, rows: pd.DataFrame | None = None) -> Co
         ("{type: expect_column_mean_to_be_between, column: price, min_value: 2}", "price: found 0.625;"),
         (
             "{type: expect_column_values_to_be_between, column: city, min_value: 0}",
-            "city: could not be checked: Column values, min_value",
+            "city: 5 of 5 values are no numbers: 'oslo', 'rome', 'rom' (rows 1, 2, 3, ...)",
         ),
         (
             "{type: expect_column_values_to_not_be_null, column: Price}",
@@ -83,6 +83,68 @@ def test_a_broken_promise_is_one_readable_sentence(tmp_path: Path, entry: str, t
     with pytest.raises(ContractFailed, match="The data breaks its contract") as caught:
         result.require()
     assert caught.value.exit_code == ExitCode.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("cells", "promise", "text"),
+    [
+        (
+            ["1.5", "n/a?", "", "-4", "3e2"],
+            "expect_column_values_to_be_between, column: cell, min_value: 0, max_value: 500",
+            "1 of 5 values is no number: 'n/a?' (row 2)",
+        ),
+        (
+            ["1.5", "n/a?", "oops", "4", "3"],
+            "expect_column_mean_to_be_between, column: cell, min_value: 0",
+            "2 of 5 values are no numbers: 'n/a?', 'oops' (rows 2, 3)",
+        ),
+        (
+            ["yes", "no", "Yes ", "maybe", "no"],
+            "expect_column_values_to_be_in_set, column: cell, value_set: [false, true]",
+            "1 of 5 values is neither true nor false: 'maybe' (row 4)",
+        ),
+        (
+            ["0", "1", "2", "two", "1"],
+            "expect_column_values_to_be_in_set, column: cell, value_set: [0, 1, 2]",
+            "1 of 5 values is no number: 'two' (row 4)",
+        ),
+        (
+            ["2024-01-01", "2024-02-31", "2024-01-03", "", "2024-01-05 10:00"],
+            'expect_column_values_to_be_between, column: cell, min_value: "2024-01-01"',
+            "1 of 5 values is no time: '2024-02-31' (row 2)",
+        ),
+    ],
+)
+def test_a_cell_that_made_text_of_its_column_is_named_and_no_other(
+    tmp_path: Path, cells: list[str], promise: str, text: str
+) -> None:
+    """One typing mistake in an export once read as "all rows are wrong", or as words of the library."""
+    file = tmp_path / "data.csv"
+    pd.DataFrame({"row": range(len(cells)), "cell": cells}).to_csv(file, index=False)
+    result = check(tmp_path, f"{{type: {promise}}}", rows=read_frame(file))
+    assert result.failed == (f"cell: {text}",)
+
+
+def test_bounds_of_lengths_and_sets_of_words_say_nothing_about_what_a_text_should_be(tmp_path: Path) -> None:
+    """A promise about text stays the library's to check."""
+    result = check(
+        tmp_path,
+        "{type: expect_column_value_lengths_to_be_between, column: city, min_value: 3, max_value: 4}",
+        "{type: expect_column_values_to_be_in_set, column: city, value_set: [oslo, rome, rom]}",
+    )
+    assert result.failed == ()
+
+
+def test_the_refusal_says_how_many_promises_are_broken(tmp_path: Path) -> None:
+    """Once it named only how many there are, which read as if all of them were broken."""
+    result = check(
+        tmp_path,
+        "{type: expect_column_values_to_be_between, column: price, min_value: 0}",
+        "{type: expect_column_values_to_not_be_null, column: price, severity: warning}",
+        "{type: expect_column_values_to_not_be_null, column: city}",
+    )
+    with pytest.raises(ContractFailed, match=r"breaks its contract \(1 of 3 promises\):"):
+        result.require()
 
 
 def test_a_warning_is_reported_and_does_not_fail(tmp_path: Path) -> None:

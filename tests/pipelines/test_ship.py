@@ -13,6 +13,8 @@ from tidegate.registry.ledger import Draft
 
 pytestmark = pytest.mark.slow
 
+HOOKED = "serve: {code: features.py}\ngate:"
+
 
 def test_a_refusal_says_who_serves_what_to_look_at_and_which_line_to_change(project: Project, cli: Any) -> None:
     """After the reasons: the champion stays, one command compares, and a tolerance is named that would let it pass."""
@@ -40,6 +42,39 @@ def test_a_first_version_that_is_refused_leaves_nobody_served(project: Project, 
     assert "Nothing was registered; nobody is served." in refused.stdout
     assert "gate.required in tidegate.yaml draws that line: 0.999." in refused.stdout
     assert "model compare" not in refused.stdout
+
+
+HOOKS = {
+    "respond": """\
+calls = []
+
+
+def respond(predictions):
+    calls.append(1)
+    if len(calls) % 5 == 0:
+        raise RuntimeError('boom')
+    return predictions
+""",
+    "prepare": """\
+def prepare(columns):
+    if len(columns['price']) == 1:
+        raise RuntimeError('boom')
+    return columns
+""",
+}
+
+
+@pytest.mark.parametrize(("hook", "line"), [("respond", 7), ("prepare", 3)])
+def test_what_a_hook_raises_in_the_gate_is_told_by_the_users_own_line(
+    project: Project, rewrite: Any, cli: Any, hook: str, line: int
+) -> None:
+    """The gate asks for one row at a time, as callers do; it runs a copy of the file, which has the same name."""
+    (project.root / "features.py").write_text(HOOKS[hook])
+    failed = cli("ship", "--json", cwd=rewrite(project, "tidegate.yaml", "gate:", HOOKED).root)
+    assert failed.exit_code == 1
+    assert failed.json["message"] == f"features.py:{line}: RuntimeError: boom"
+    by = "by `raise RuntimeError('boom')`. Mend"
+    assert failed.json["hint"].startswith(f"It was raised while running {hook} of features.py, {by} {hook} and")
 
 
 def test_a_first_version_says_how_good_it_is(project: Project, cli: Any) -> None:

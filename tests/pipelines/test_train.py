@@ -302,6 +302,30 @@ def test_hooks_make_the_inputs_of_training_and_evaluation(fresh_project: Project
     assert (fresh_project.out_dir / "model" / "code" / "features.py").is_file()
 
 
+@pytest.mark.parametrize(
+    ("prepare", "said"),
+    [
+        ("def prepare(columns):\n    raise RuntimeError('boom')\n", "features.py:2: RuntimeError: boom"),
+        (
+            "import numpy as np\n\n\ndef prepare(columns):\n    return np.stack([])\n",
+            "features.py:5: ValueError: need at least one array to stack",
+        ),
+        ("def prepare():\n    return {}\n", "running prepare of features.py failed: TypeError: prepare() takes 0"),
+    ],
+)
+def test_what_prepare_raises_is_told_by_the_users_own_line(
+    fresh_project: Project, rewrite: Rewrite, cli: Any, prepare: str, said: str
+) -> None:
+    """As for the train function: it is no error of tidegate's to report, and nobody reads a traceback to find it."""
+    (fresh_project.root / "features.py").write_text(prepare)
+    changed = rewrite(fresh_project, "tidegate.yaml", "gate:", "serve: {code: features.py}\ngate:")
+    failed = cli("train", "--json", cwd=changed.root)
+    assert failed.exit_code == 1
+    assert failed.json["message"].startswith(said)
+    assert failed.json["hint"].startswith("It was raised while running prepare of features.py")
+    assert "Mend prepare and type the same command again." in failed.json["hint"]
+
+
 SCRIPT = """
 import json, os
 import mlflow, numpy as np, pandas as pd
