@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -194,10 +194,14 @@ def history() -> None:
 @app.command()
 def replay(
     policy: Annotated[
-        Path, typer.Option("--plan", help="YAML with the keys of a `rollout:` section: the policy under test.")
+        Path, typer.Option("--plan", help="The policy under test: YAML with a `rollout:` section, or with its keys alone.")
     ],
     blocks: Annotated[
-        Path, typer.Option("--blocks", help="JSON lines: what each arm did in each interval. - reads stdin.")
+        Path,
+        typer.Option(
+            "--blocks",
+            help="JSON lines, or a folder of .jsonl files: what each arm did in each interval. - reads stdin.",
+        ),
     ],
     block: Annotated[str, typer.Option(help="How long one `minute` of the blocks is.")] = "60s",
 ) -> None:
@@ -208,10 +212,10 @@ def replay(
 
     t = terminal()
     seconds = duration(block, "--block")
-    section = load_section(policy, Rollout)
-    with t.progress.task("read the blocks"), _opened(blocks) as file:
-        lines = read(parse(file))
-    with t.progress.task(f"judge {len(lines.streams):,} streams"):
+    section = load_section(policy, Rollout, within="rollout")
+    with t.progress.task("read the blocks"):
+        lines = read(parse(_lines_of(blocks)))
+    with t.progress.task(f"judge {len(lines.streams):,} {'stream' if len(lines.streams) == 1 else 'streams'}"):
         streams = judge_all(section, lines, seconds)
     t.show({"kind": "replay", "streams": streams}, lambda console: _print_replay(console, streams))
 
@@ -245,15 +249,24 @@ def simulate(
         raise typer.Exit(ExitCode.REFUSED)
 
 
-def _opened(path: Path) -> AbstractContextManager[TextIO]:
+def _lines_of(path: Path) -> Iterator[str]:
+    """Of stdin, of a file, or of a folder's files in the order of their names, as the store keeps blocks."""
     from tidegate.core.errors import UsageError
 
     if str(path) == "-":
-        return nullcontext(sys.stdin)
+        yield from sys.stdin
+        return
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not files:
+        hint = "A rollout's own blocks are in .tidegate/store/rollouts/ID/blocks."
+        raise UsageError(f"The folder {path} holds no .jsonl file.", hint)
     try:
-        return path.open(encoding="utf-8")
+        for file in files:
+            with file.open(encoding="utf-8") as opened:
+                yield from opened
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.", "--blocks FILE names JSON lines.") from error
+        hint = "--blocks names a file of JSON lines or a folder of .jsonl files."
+        raise UsageError(f"{error.filename or path} cannot be read: {error.strerror}.", hint) from error
 
 
 def _environment() -> Environment:
