@@ -1,7 +1,7 @@
 """The style sheet of the report: light and dark, from a phone to a wide screen, without anything from elsewhere.
 
-Arms and lines differ in dash and weight as well as in colour. A chart is scaled with its lettering, so a lonely one keeps
-the place of half a pair (`auto-fill`), and none grows much beyond its own size.
+Arms and lines differ in dash and weight as well as in colour. A chart is scaled with its lettering, so a lonely one
+keeps the place of half a pair (`auto-fill`), and none grows much beyond its own size.
 """
 
 from __future__ import annotations

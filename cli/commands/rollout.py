@@ -194,7 +194,7 @@ def history() -> None:
 @app.command()
 def replay(
     policy: Annotated[
-        Path, typer.Option("--plan", help="The policy under test: YAML with a `rollout:` section, or with its keys alone.")
+        Path, typer.Option("--plan", help="The policy under test: YAML with a `rollout:` section or its keys alone.")
     ],
     blocks: Annotated[
         Path,
