@@ -43,6 +43,9 @@ def test_a_policy_is_tried_on_recorded_blocks_anywhere(cli: Cli, tmp_path: Path)
     assert "worse than the allowed" in stream["reasons"][0]
     table = cli("rollout", "replay", "--plan", plan, "--blocks", blocks)
     assert "1 rollback" in table.stdout
+    # Whole, in a pipe.
+    assert "; ".join(stream["reasons"]) in table.stdout
+    assert "judge 1 stream ..." in table.stderr
 
 
 def test_a_policy_with_a_typo_and_broken_blocks_are_named_with_their_lines(cli: Cli, tmp_path: Path) -> None:
