@@ -199,14 +199,19 @@ def load(root: Path, env: str = LOCAL) -> Config:
     return configs.get(env) or config
 
 
-def load_section(path: Path, model: type[S]) -> S:
+def load_section(path: Path, model: type[S], within: str = "") -> S:
     """Read a file that holds the keys of one section, such as the plan of `rollout replay`.
+
+    Args:
+        path: of the file.
+        model: the section.
+        within: a key under which they may stand instead, as in tidegate.yaml; only what is under it is checked.
 
     Raises:
         ConfigError: as `load`.
     """
     entry, problems = _read(path)
-    section, found = validate(model, entry)
+    section, found = validate(model, entry.child(within) or entry)
     if problems or found or section is None:
         raise _refusal(path, problems + found)
     return section

@@ -18,7 +18,7 @@ from tidegate.pipelines import aliases, champion, stack
 from tidegate.pipelines.environment import Environment
 from tidegate.registry import releases
 from tidegate.registry.ledger import Draft
-from tidegate.registry.state import OPEN, RolloutState, State, deciding, start
+from tidegate.registry.state import RolloutState, State, deciding, start
 
 if TYPE_CHECKING:
     from tidegate.core.progress import Progress
@@ -40,6 +40,15 @@ _DECISIONS: Mapping[str, Decision] = {
     "inconclusive": "inconclusive",
     "replaced": "inconclusive",
 }
+_NEXT: Mapping[str, str] = {
+    "running": "It goes on: `tidegate rollout watch` follows it.",
+    "held": "`tidegate rollout promote` or `tidegate rollout abort` decides.",
+    "rolled_back": (
+        "`tidegate rollout report` writes a page that shows the evidence over time.\n"
+        "`tidegate logs {canary}` shows what the canary printed."
+    ),
+}
+"""What to type next, one line each, by the state in which a rollout is left; of the others nothing is left to do."""
 
 
 class StoppedFollowing(KeyboardInterrupt):
@@ -322,20 +331,14 @@ def follow(environment: Environment, rollout_id: str, progress: Progress, timeou
     except KeyboardInterrupt as stop:
         raise StoppedFollowing(rollout_id) from stop
     aliases.sync(environment, progress)
-    decision = _DECISIONS[rollout.state]
-    hint = {
-        "continue": "It goes on: `tidegate rollout watch` follows it.",
-        "inconclusive": "`tidegate rollout promote` or `tidegate rollout abort` decides.",
-    }.get(decision, "")
-    reasons = rollout.reasons
     return Shipped(
-        decision,
+        _DECISIONS[rollout.state],
         rollout.canary,
         state.versions.get(rollout.canary),
         None,
         rollout,
-        reasons,
-        hint if rollout.state in OPEN else "",
+        rollout.reasons,
+        _NEXT.get(rollout.state, "").format(canary=rollout.canary),
     )
 
 

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -20,6 +20,7 @@ from tidegate.core.config import Advanced, Config
 from tidegate.core.errors import ConfigError, TidegateError
 from tidegate.core.git import git
 from tidegate.core.project import Project
+from tidegate.pipelines import control
 
 Status = Literal["ok", "warning", "problem"]
 OLDEST_PYTHON: Final = (3, 11)
@@ -69,9 +70,9 @@ def examine(start: Path, open_project: Callable[[], Project]) -> Iterator[Findin
         yield Finding("config", "warning", error.message, error.hint)
     else:
         yield Finding("config", "ok", f"{project.root} as {project.env}")
-    advanced = project.config.advanced if project else Advanced()
-    yield port("gateway port", advanced.gateway_port, "advanced.gateway_port")
-    yield port("console port", advanced.console_port, "advanced.console_port")
+    advanced, own = project.config.advanced if project else Advanced(), own_ports(project) if project else frozenset()
+    yield port("gateway port", advanced.gateway_port, "advanced.gateway_port", own)
+    yield port("console port", advanced.console_port, "advanced.console_port", own)
     yield disk(project.root if project else start)
     if project:
         yield gateway(project.config, project.root)
@@ -134,15 +135,26 @@ def gateway(config: Config, root: Path) -> Finding:
     return Finding("gateway", "ok", "Envoy takes its configuration")
 
 
-def port(name: str, number: int, key: str) -> Finding:
-    """Whether a local port can be listened on."""
+def own_ports(project: Project) -> frozenset[int]:
+    """The ports on which this project's `up` listens now; none if it does not answer."""
+    try:
+        stack = control.ask(control.socket_path(project.root, project.env), "ps", timeout=2.0)
+    except TidegateError:
+        return frozenset()
+    return frozenset(process["port"] for process in stack["processes"] if process["port"])
+
+
+def port(name: str, number: int, key: str, own: Container[int] = ()) -> Finding:
+    """Whether a local port can be listened on, or is one of our own."""
+    if number in own:
+        return Finding(name, "ok", f"{number} is this project's own, `tidegate up` listens there")
     with socket.socket() as probe:
         # As servers do: a port whose connections are only just closing is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", number))
         except OSError as error:
-            fix = f"Fine if `tidegate ps` shows this project; else stop what listens there, or set {key}."
+            fix = f"Stop what listens there, or set {key}."
             return Finding(name, "warning", f"{number} is taken: {error.strerror}", fix)
     return Finding(name, "ok", f"{number} is free")
 

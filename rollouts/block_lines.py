@@ -79,6 +79,8 @@ class Lines:
     n: array[float] = field(default_factory=lambda: array("d"))
     x: array[float] = field(default_factory=lambda: array("d"))
     q: array[float] = field(default_factory=lambda: array("d"))
+    sources: dict[str, int] = field(default_factory=dict)
+    source: array[int] = field(default_factory=lambda: array("l"))
     misrouted: dict[tuple[int, int, int], int] = field(default_factory=dict)
     unready: set[tuple[int, int, int]] = field(default_factory=set)
     skipped: dict[tuple[int, int, int], int] = field(default_factory=dict)
@@ -86,7 +88,10 @@ class Lines:
     @property
     def columns(self) -> tuple[array[Any], ...]:
         """Stream, minute, weight, arm, metric, n, x, q."""
-        return self.stream, self.minute, self.weight, self.arm, self.metric, self.n, self.x, self.q
+        return tuple(getattr(self, name) for name in _COLUMNS)
+
+
+_COLUMNS: Final = ("stream", "minute", "weight", "arm", "metric", "n", "x", "q")
 
 
 def parse(text: Iterable[str | bytes]) -> Iterator[Mapping[str, Any]]:
@@ -116,40 +121,71 @@ def read(lines: Iterable[Mapping[str, Any]]) -> Lines:
     Raises:
         UsageError: a line lacks a field, its counts cannot be, or it contradicts an earlier one.
     """
-    found, known = Lines(), dict[tuple[Any, ...], tuple[float, float, float]]()
+    found = Lines()
     for number, line in enumerate(lines, 1):
         try:
-            _take(line, found, known)
+            _take(line, found)
         except UsageError as error:
             raise UsageError(f"Line {number} of the blocks: {error.message}", error.hint) from error
         except KeyError as error:
             raise UsageError(f"Line {number} of the blocks lacks or misnames {error}.", _hint()) from error
         except (TypeError, ValueError, OverflowError) as error:
             raise UsageError(f"Line {number} of the blocks cannot be read: {error}.", _hint()) from error
+    _count_once(found)
     return found
 
 
-def _take(line: Mapping[str, Any], found: Lines, known: dict[tuple[Any, ...], tuple[float, float, float]]) -> None:
-    name, arm, mean = str(line["metric"]), line["arm"], "sum" in line
-    sums, minute, weight = _sums(line, mean=mean), _whole(line["minute"], "minute"), line.get("weight")
-    block = (
-        found.streams.setdefault(str(line.get("stream", "")), len(found.streams)),
-        minute,
-        NO_WEIGHT if weight is None else _whole(weight, "weight", _WHOLE),
-    )
-    if found.means.setdefault(name, mean) != mean:
-        raise UsageError(f"{name} comes as counts and as sums.", "A metric is `n` and `x`, or `n`, `sum` and `sumsq`.")
-    cell = (*block, _ARMS[arm], found.metrics.setdefault(name, len(found.metrics)))
-    before = known.setdefault((*cell, line.get("source")), sums)
-    if before != sums:
+def _count_once(found: Lines) -> None:
+    """Drop every line that says again what an earlier one said.
+
+    Raises:
+        UsageError: it says something else.
+    """
+    import numpy as np
+
+    keys = np.array([found.stream, found.minute, found.weight, found.arm, found.metric, found.source])
+    sums = np.array([found.n, found.x, found.q])
+    # Stable, so of equal lines the first stays.
+    order = np.lexsort(keys)
+    again = (keys[:, order[1:]] == keys[:, order[:-1]]).all(axis=0)
+    later, earlier = order[1:][again], order[:-1][again]
+    other = (sums[:, later] != sums[:, earlier]).any(axis=0)
+    if other.any():
+        at = int(later[other].min())
+        before = int(earlier[later == at][0])
+        metric, arm = list(found.metrics)[found.metric[at]], list(_ARMS)[found.arm[at]]
         raise UsageError(
-            f"{name} of the {arm} arm in block {minute} was {before[:2]} before and is {sums[:2]} now.",
+            f"Line {at + 1} of the blocks: {metric} of the {arm} arm in block {found.minute[at]} was "
+            f"{(found.n[before], found.x[before])} before and is {(found.n[at], found.x[at])} now.",
             "Counts of several replicas add up when each line names its `source`.",
         )
-    if len(known) > len(found.n):
-        for column, value in zip(found.columns, (*cell, *sums), strict=True):
-            column.append(value)
-        _extra(line, found, block, name)
+    if later.size:
+        kept = np.ones(len(found.n), dtype=np.bool_)
+        kept[later] = False
+        for name in (*_COLUMNS, "source"):
+            column = getattr(found, name)
+            setattr(found, name, array(column.typecode, np.array(column)[kept].tolist()))
+
+
+def _take(line: Mapping[str, Any], found: Lines) -> None:
+    name, mean = str(line["metric"]), "sum" in line
+    weight, source = line.get("weight"), line.get("source")
+    n, x, q = _sums(line, mean=mean)
+    stream = found.streams.setdefault(str(line.get("stream", "")), len(found.streams))
+    minute = _whole(line["minute"], "minute")
+    share = NO_WEIGHT if weight is None else _whole(weight, "weight", _WHOLE)
+    if found.means.setdefault(name, mean) != mean:
+        raise UsageError(f"{name} comes as counts and as sums.", "A metric is `n` and `x`, or `n`, `sum` and `sumsq`.")
+    found.arm.append(_ARMS[line["arm"]])
+    found.stream.append(stream)
+    found.minute.append(minute)
+    found.weight.append(share)
+    found.metric.append(found.metrics.setdefault(name, len(found.metrics)))
+    found.source.append(0 if source is None else found.sources.setdefault(str(source), len(found.sources) + 1))
+    found.n.append(n)
+    found.x.append(x)
+    found.q.append(q)
+    _extra(line, found, (stream, minute, share), name)
 
 
 def _sums(line: Mapping[str, Any], *, mean: bool) -> tuple[float, float, float]:
@@ -164,7 +200,7 @@ def _sums(line: Mapping[str, Any], *, mean: bool) -> tuple[float, float, float]:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if value.__class__ is not int and value.__class__ is not float:
         raise TypeError(f"{value!r} is no number")
     return float(value)
 
@@ -180,7 +216,7 @@ def _extra(line: Mapping[str, Any], found: Lines, block: tuple[int, int, int], m
     if "bunching" in line:
         found.bunching[metric] = max(found.bunching.get(metric, 1.0), _effect(line["bunching"]))
     if line.get("misrouted"):
-        found.misrouted[block] = found.misrouted.get(block, 0) + int(line["misrouted"])
+        found.misrouted[block] = max(found.misrouted.get(block, 0), _whole(line["misrouted"], "misrouted"))
     if line.get("ready") is False:
         found.unready.add(block)
     if line.get("skipped"):

@@ -1,6 +1,7 @@
 """The style sheet of the report: light and dark, from a phone to a wide screen, without anything from elsewhere.
 
-Arms and lines differ in dash and weight as well as in colour.
+Arms and lines differ in dash and weight as well as in colour. A chart is scaled with its lettering, so a lonely one
+keeps the place of half a pair (`auto-fill`), and none grows much beyond its own size.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ section { background: var(--card); border: 1px solid var(--rule); border-radius:
 section { padding: 16px; margin-top: 16px; }
 dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(210px, 1fr)); gap: 8px 20px; margin: 12px 0 0; }
 dt { font-size: .8rem; } dd { margin: 0; font-size: .95rem; overflow-wrap: anywhere; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); gap: 12px 28px; }
-figure { margin: 8px 0 0; min-width: 0; }
+.pair { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(420px, 100%), 1fr)); gap: 12px 28px; }
+figure { margin: 8px 0 0; min-width: 0; max-width: 600px; }
 figure > b { display: block; font-size: .9rem; }
 svg { display: block; width: 100%; height: auto; font: 12px system-ui, sans-serif; }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 14px; font-size: .8rem; margin: 2px 0; padding: 0; }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from tidegate.core.errors import ExitCode, Interrupted
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from tidegate.pipelines.environment import Environment
     from tidegate.rollouts.plan import RolloutPlan
@@ -30,6 +31,10 @@ Which = Annotated[
 _POLL_SECONDS = 0.5
 # Streams that fit on a screen.
 _SHOWN = 20
+# Characters of a reason in a table on a terminal.
+_READABLE = 100
+# More than any row has.
+_ONE_LINE = 10_000
 _START_LATER = "`tidegate rollout start` measures again and starts it."
 _NO_COPIES = "nothing was compared."
 
@@ -201,10 +206,14 @@ def history() -> None:
 @app.command()
 def replay(
     policy: Annotated[
-        Path, typer.Option("--plan", help="YAML with the keys of a `rollout:` section: the policy under test.")
+        Path, typer.Option("--plan", help="The policy under test: YAML with a `rollout:` section or its keys alone.")
     ],
     blocks: Annotated[
-        Path, typer.Option("--blocks", help="JSON lines: what each arm did in each interval. - reads stdin.")
+        Path,
+        typer.Option(
+            "--blocks",
+            help="JSON lines, or a folder of .jsonl files: what each arm did in each interval. - reads stdin.",
+        ),
     ],
     block: Annotated[str, typer.Option(help="How long one `minute` of the blocks is.")] = "60s",
 ) -> None:
@@ -215,10 +224,10 @@ def replay(
 
     t = terminal()
     seconds = duration(block, "--block")
-    section = load_section(policy, Rollout)
-    with t.progress.task("read the blocks"), _opened(blocks) as file:
-        lines = read(parse(file))
-    with t.progress.task(f"judge {len(lines.streams):,} streams"):
+    section = load_section(policy, Rollout, within="rollout")
+    with t.progress.task("read the blocks"):
+        lines = read(parse(_lines_of(blocks)))
+    with t.progress.task(f"judge {len(lines.streams):,} {'stream' if len(lines.streams) == 1 else 'streams'}"):
         streams = judge_all(section, lines, seconds)
     t.show({"kind": "replay", "streams": streams}, lambda console: _print_replay(console, streams))
 
@@ -252,15 +261,24 @@ def simulate(
         raise typer.Exit(ExitCode.REFUSED)
 
 
-def _opened(path: Path) -> AbstractContextManager[TextIO]:
+def _lines_of(path: Path) -> Iterator[str]:
+    """Of stdin, of a file, or of a folder's files in the order of their names, as the store keeps blocks."""
     from tidegate.core.errors import UsageError
 
     if str(path) == "-":
-        return nullcontext(sys.stdin)
+        yield from sys.stdin
+        return
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not files:
+        hint = "A rollout's own blocks are in .tidegate/store/rollouts/ID/blocks."
+        raise UsageError(f"The folder {path} holds no .jsonl file.", hint)
     try:
-        return path.open(encoding="utf-8")
+        for file in files:
+            with file.open(encoding="utf-8") as opened:
+                yield from opened
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.", "--blocks FILE names JSON lines.") from error
+        hint = "--blocks names a file of JSON lines or a folder of .jsonl files."
+        raise UsageError(f"{error.filename or path} cannot be read: {error.strerror}.", hint) from error
 
 
 def _environment() -> Environment:
@@ -349,8 +367,10 @@ def _print_status(console: Console, document: dict[str, Any]) -> None:
         console.print(f"  {word}: {shadow.get('sentence', _NO_COPIES)}", markup=False, soft_wrap=True)
     if shadow is None or not shadow["running"]:
         _print_evidence(console, document)
+    said = {metric["sentence"] for metric in document["metrics"]} | {(shadow or {}).get("sentence")}
     for reason in document["reasons"]:
-        console.print(f"  {reason}", markup=False, soft_wrap=True)
+        if reason not in said:
+            console.print(f"  {reason}", markup=False, soft_wrap=True)
 
 
 def _print_evidence(console: Console, document: dict[str, Any]) -> None:
@@ -388,7 +408,8 @@ def _print_plan(console: Console, made: RolloutPlan) -> None:
     effects = Table("if the canary has", *(f"rolled back at {step.weight} % in" for step in made.forecast), box=None)
     for name in made.forecast[0].rollback_seconds if made.forecast else ():
         effects.add_row(name, *(_time(step.rollback_seconds.get(name)) for step in made.forecast))
-    console.print(effects)
+    if effects.row_count:
+        console.print(effects)
     for warning in (*filter(None, [bunching_sentence(made)]), *made.warnings):
         console.print(warning, markup=False, soft_wrap=True)
 
@@ -406,10 +427,9 @@ def _print_history(console: Console, rows: list[dict[str, Any]]) -> None:
 
     table = Table("id", "state", "version", "against", "started", "because", box=None)
     for row in rows:
-        because = "; ".join(row["reasons"])[:100]
-        cells = [row["id"], row["state"], str(row["version"]), str(row["against"]), row["started_at"][:19], because]
-        table.add_row(*cells)
-    console.print(table)
+        cells = [row["id"], row["state"], str(row["version"]), str(row["against"]), row["started_at"][:19]]
+        table.add_row(*cells, _because(console, row["reasons"]))
+    _print_whole(console, table)
 
 
 def _print_replay(console: Console, streams: list[Replayed]) -> None:
@@ -420,12 +440,25 @@ def _print_replay(console: Console, streams: list[Replayed]) -> None:
     table = Table("stream", "decision", "block", "canary units", "because", box=None)
     for one in streams[:_SHOWN]:
         minute = "" if one.minute is None else str(one.minute)
-        table.add_row(one.stream, one.decision, minute, f"{one.canary_units:,.0f}", "; ".join(one.reasons)[:100])
-    console.print(table)
+        table.add_row(one.stream, one.decision, minute, f"{one.canary_units:,.0f}", _because(console, one.reasons))
+    _print_whole(console, table)
     if len(streams) > _SHOWN:
         console.print(f"... and {len(streams) - _SHOWN:,} more; --json prints all of them")
     counts = Counter(one.decision for one in streams)
     console.print(", ".join(f"{count:,} {word}" for word, count in counts.most_common()) or "no stream in the blocks")
+
+
+def _print_whole(console: Console, table: Table) -> None:
+    """In a pipe a row is one line, however long; a terminal's table is as wide as the terminal."""
+    if not console.is_terminal:
+        console.width = _ONE_LINE
+    console.print(table)
+
+
+def _because(console: Console, reasons: Sequence[str]) -> str:
+    """Cut to what a terminal's table has room for; whole in a pipe, where somebody may look for its end."""
+    text = "; ".join(reasons)
+    return text[:_READABLE] if console.is_terminal else text
 
 
 def _time(seconds: float | None) -> str:

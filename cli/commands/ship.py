@@ -119,8 +119,7 @@ def _print(console: Console, shipped: Shipped) -> None:
     about = f"release {shipped.release}, version {shipped.version}: " if shipped.release else ""
     console.print(f"{about}{_word(shipped)}", markup=False, style="bold", soft_wrap=True)
     _bullets(console, shipped.reasons)
-    if shipped.hint:
-        console.print(shipped.hint, markup=False, soft_wrap=True)
+    _print_hint(console, shipped.hint)
 
 
 def _word(shipped: Shipped) -> str:
@@ -136,6 +135,11 @@ def _word(shipped: Shipped) -> str:
 def _print_refused(console: Console, champion: int | None, hint: str) -> None:
     stays = "nobody is served" if champion is None else f"version {champion} stays the champion and serves everybody"
     console.print(f"Nothing was registered; {stays}.", markup=False, style="bold")
+    _print_hint(console, hint)
+
+
+def _print_hint(console: Console, hint: str) -> None:
+    """What to type next, a line each."""
     if hint:
         console.print("What to do next:", markup=False)
         _bullets(console, tuple(hint.splitlines()))

@@ -31,10 +31,16 @@ def _print(console: Console, document: dict[str, Any]) -> None:
     for lineage in document.get("releases") or [document]:
         for key in ("prediction", "arm", "at", "unit", "release", "version", "run_id", "git_commit"):
             if lineage.get(key) is not None:
-                dirty = " (and uncommitted changes, kept with the release)" if lineage.get("git_dirty") else ""
-                value = (lineage[key] or "(no commit yet)") if key == "git_commit" else lineage[key]
-                console.print(f"{key:<11} {value}{dirty if key == 'git_commit' else ''}", markup=False, soft_wrap=True)
+                value = _commit(lineage) if key == "git_commit" else lineage[key]
+                console.print(f"{key:<11} {value}", markup=False, soft_wrap=True)
         for data in lineage["data"]:
             console.print(f"{'data':<11} {data['path']} md5 {data['md5']}", markup=False, soft_wrap=True)
         for rollout in lineage["rollouts"]:
             console.print(f"{'rollout':<11} {rollout['id']}: {rollout['state'].replace('_', ' ')}", markup=False)
+
+
+def _commit(lineage: dict[str, Any]) -> str:
+    commit, dirty = lineage["git_commit"], lineage.get("git_dirty")
+    if not commit:
+        return "none yet; the files are kept with the release" if dirty else "none yet"
+    return f"{commit} and uncommitted changes, which are kept with the release" if dirty else str(commit)

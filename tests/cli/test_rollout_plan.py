@@ -47,3 +47,13 @@ def test_so_few_users_that_nothing_can_be_proven_are_told_so(cli: Cli, project: 
     shown = cli("rollout", "plan", "--units-per-minute", "2", cwd=project)
     assert "mode guard" in shown.stdout
     assert "cannot prove a canary safe within 48 h" in shown.stdout
+
+
+def test_a_heading_without_effects_is_left_out(cli: Cli, project: Path) -> None:
+    """Lines so wide that no effect of the forecast is beyond them."""
+    wide = "{metric: error_rate, harm: {ratio: 20, margin: 0.5}, safe: {ratio: 30, margin: 0.6}}"
+    (project / "tidegate.yaml").write_text(f"{CONFIG}rollout: {{guardrails: [{wide}]}}\n", encoding="utf-8")
+    shown = cli("rollout", "plan", "--units-per-minute", "1200", cwd=project)
+    assert shown.exit_code == 0, shown.stderr
+    assert "a good canary passes in" in shown.stdout
+    assert "if the canary has" not in shown.stdout

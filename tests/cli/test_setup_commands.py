@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tidegate.core.config import load
+from tidegate.pipelines import control
 
 CONFIG = "model: demand\ndata: {path: data/train.csv, target: class}\n"
 Cli = Callable[..., Any]
@@ -126,7 +127,7 @@ def test_doctor_finds_a_store_that_cannot_be_written(cli: Cli, project: Path) ->
 
 
 def test_doctor_sees_a_port_that_is_taken(cli: Cli, project: Path) -> None:
-    """A warning: it may be this project's own gateway."""
+    """A warning, with what to set instead."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -135,6 +136,20 @@ def test_doctor_sees_a_port_that_is_taken(cli: Cli, project: Path) -> None:
         found = finding(cli("doctor", "--json", cwd=project).json, "gateway port")
     assert found["status"] == "warning"
     assert "advanced.gateway_port" in found["fix"]
+
+
+def test_doctor_knows_its_own_gateway(cli: Cli, project: Path) -> None:
+    """A port on which this project's `up` says that it listens is as it should be."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        number = taken.getsockname()[1]
+        (project / "tidegate.yaml").write_text(CONFIG + f"advanced: {{gateway_port: {number}}}\n")
+        stack = {"processes": [{"name": "up", "port": None}, {"name": "gateway", "port": number}]}
+        with control.serve(control.socket_path(project, "local"), {"ps": lambda: stack}):
+            found = finding(cli("doctor", "--json", cwd=project).json, "gateway port")
+    assert (found["status"], found["fix"]) == ("ok", "")
+    assert "this project's own" in found["detail"]
 
 
 def test_doctor_refuses_an_envoy_that_is_none(cli: Cli, project: Path) -> None:

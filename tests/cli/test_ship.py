@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
 from tidegate.cli.commands.ship import _print
+from tidegate.core.progress import Silent
+from tidegate.pipelines import aliases, flows
+from tidegate.pipelines.environment import Environment
 from tidegate.pipelines.flows import Shipped
-from tidegate.registry.state import RolloutState, StepResult
+from tidegate.registry.state import RolloutState, State, StepResult
 
 BEGUN = RolloutState("o-1", "r-1", "r-2", {}, (10, 50), "2026-01-01T00:00:00+00:00")
 
@@ -55,3 +60,14 @@ def test_who_aborted_a_rollout_that_is_followed_is_named() -> None:
     assert "rolled back" not in text
     assert "- too slow" in text
     assert "rolled back" in shown("rollback", state="rolled_back")
+
+
+def test_a_rollback_says_where_to_look_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The evidence, and what the canary printed; a refusal's hints look the same."""
+    ended = replace(BEGUN, canary="r-2", state="rolled_back")
+    environment = SimpleNamespace(state=lambda: State(versions={"r-2": 2}, rollouts=(ended,)))
+    monkeypatch.setattr(aliases, "sync", lambda *_: None)
+    shipped = flows.follow(cast("Environment", environment), ended.id, Silent(), timeout=0.0)
+    assert shipped.decision == "rollback"
+    told = shown("rollback", state="rolled_back", hint=shipped.hint).partition("What to do next:\n")[2].splitlines()
+    assert [line.split("`")[1] for line in told] == ["tidegate rollout report", "tidegate logs r-2"]

@@ -127,6 +127,15 @@ def test_the_page_draws_every_metric_against_its_lines() -> None:
     assert any(re.fullmatch(r"In the end .* percentage points, between .* and .*", one[:-1]) for one in described(read))
 
 
+def test_a_chart_alone_in_its_section_is_as_large_as_those_in_pairs() -> None:
+    """An SVG scales its lettering too: a pair keeps the empty place beside a lonely chart, and no chart grows far."""
+    text = page(good())
+    [columns] = re.findall(r"\.pair {.*?repeat\((\S+),", text)
+    assert columns == "auto-fill"
+    assert re.search(r"^figure {[^}]*max-width: 600px", text, re.MULTILINE)
+    assert '<div class="pair"><figure><b>Sample ratio' in text
+
+
 def described(read: Page) -> list[str]:
     return [text.split("over time. ")[1] for text in read.of("desc") if "confidence sequence" in text]
 
