@@ -55,6 +55,28 @@ def test_hooks_that_work_answer_as_before_and_wrong_answers_keep_their_own_error
         hooks.run_prepare(found, {"y": np.ones((2, 2))})
 
 
+def test_a_file_that_cannot_be_imported_is_told_by_its_line(file: Path) -> None:
+    """What it lacks in the serving process it may have elsewhere, so the hint says where it runs."""
+    file.write_text("import numpy\nimport a_module_that_is_not_there\n")
+    with pytest.raises(UserCodeFailed) as caught:
+        checked_hooks.load(file)
+    assert caught.value.message.startswith("features.py:2: ModuleNotFoundError")
+    assert "serve.code must import in the serving process" in caught.value.hint
+    file.write_text("def respond(predictions):\n    return (\n")
+    with pytest.raises(UserCodeFailed, match=r"features\.py:2: SyntaxError"):
+        checked_hooks.load(file)
+
+
+def test_a_respond_that_forgets_to_return_is_told_what_it_must(file: Path) -> None:
+    """Once it was a TypeError that tidegate did not expect."""
+    file.write_text("def respond(predictions):\n    [str(one) for one in predictions]\n")
+    respond = checked_hooks.load(file).respond
+    assert respond is not None
+    with pytest.raises(TidegateError, match="respond returned NoneType, not a list") as caught:
+        respond([1], None)
+    assert "one value a prediction" in caught.value.hint
+
+
 def test_the_serving_process_keeps_what_a_hook_raised(file: Path) -> None:
     """It is logged there with its traceback; a caller is told nothing of what is inside."""
     with pytest.raises(KeyError):
