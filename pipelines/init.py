@@ -423,7 +423,8 @@ def _write_stages(root: Path, config: Config, report: Report) -> None:
     if wdir:
         report.kept.append("dvc.yaml")
     code = stage_deps.training_code(root, config), stage_deps.measuring_code(root, config)
-    text = templates.stages(config.data.path, config.contract, code, own, wdir)
+    params = {step: stage_deps.given_params(root, step) for step in stage_deps.PARAMS}
+    text = templates.stages(config.data.path, config.contract, code, params=params, train_outs=own, wdir=wdir)
     _write(root, place, lambda: text, report)
 
 

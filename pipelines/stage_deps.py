@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
 COMMAND: Final = "tidegate step"
 _FILES: Final = ("dvc.yaml", "stages/dvc.yaml")
-_STEPS: Final = ("contract", "train", "evaluate")
+PARAMS: Final = {
+    "contract": ("contract", "data"),
+    "train": ("model", "task", "data", "train"),
+    "evaluate": ("task", "data", "gate", "serve"),
+}
+"""The sections of tidegate.yaml that decide what each step makes."""
+_STEPS: Final = tuple(PARAMS)
 _CONTRACTS: Final = (".yaml", ".yml")
 _DATA: Final = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 
@@ -45,6 +51,13 @@ def training_code(root: Path, config: Config) -> list[str]:
         train.requirements,
     ]
     return _existing(root, paths)
+
+
+def given_params(root: Path, step: str) -> list[str]:
+    """The sections that decide a step and stand in tidegate.yaml: DVC fails on a param that is not in the file."""
+    file = root / FILE_NAME
+    config = yaml.compose(file.read_text(encoding="utf-8")) if file.exists() else None
+    return [key for key in PARAMS[step] if _get(config, key) is not None]
 
 
 def measuring_code(root: Path, config: Config) -> list[str]:
@@ -164,8 +177,8 @@ def _completed(
         else:
             text = _with(text, stage.deps, dependency)
             said.append(f"{name}: the stage {stage.name} depends on {dependency} from now on.")
-    if step == "contract" and (stage := _stage(text, path.parent, step)) is not None:
-        text, sentences = _with_param(text, stage, name, project)
+    for key in given_params(project.root, step):
+        text, sentences = _with_param(text, path, step, key, name)
         said += sentences
     return text, said
 
@@ -259,17 +272,16 @@ def _with(text: str, items: yaml.SequenceNode, item: str) -> str:
     return f"{text[: last.end_mark.index]}\n{indent}- {flow(item)}{text[last.end_mark.index :]}"
 
 
-def _with_param(text: str, stage: _Stage, name: str, project: Project) -> tuple[str, list[str]]:
-    """The text in which DVC compares the name of the contract too, where the config gives one."""
-    key = "contract"
-    config = yaml.compose((project.root / FILE_NAME).read_text(encoding="utf-8"))
+def _with_param(text: str, path: Path, step: str, key: str, name: str) -> tuple[str, list[str]]:
+    """The text in which DVC compares a section of the config too."""
+    stage = _stage(text, path.parent, step)
     ours = [
         keys
-        for entry in getattr(_get(stage.node, "params"), "value", [])
+        for entry in getattr(_get(stage.node, "params") if stage else None, "value", [])
         if isinstance(keys := _get(entry, FILE_NAME), yaml.SequenceNode) and keys.value
     ]
-    # DVC fails on a param that is not in the file, and a stage of one's own making without params stays as it is.
-    if _get(config, key) is None or not ours or any(one.value == key for keys in ours for one in keys.value):
+    # A stage of one's own making without params stays as it is.
+    if stage is None or not ours or any(one.value == key for keys in ours for one in keys.value):
         return text, []
     return _with(text, ours[0], key), [f"{name}: the stage {stage.name} has the param {key} from now on."]
 

@@ -100,17 +100,17 @@ stages:
   contract:
     cmd: tidegate step contract
 {wdir}    deps: {contract_deps}
-    params: [{{tidegate.yaml: [contract, data]}}]
+    params: [{{tidegate.yaml: {contract_params}}}]
     outs: [out/contract.json]
   train:
     cmd: tidegate step train
 {wdir}    deps: {train_deps}
-    params: [{{tidegate.yaml: [model, task, data, train]}}]
+    params: [{{tidegate.yaml: {train_params}}}]
     outs: [out/model, out/run.json]
   evaluate:
     cmd: tidegate step evaluate
 {wdir}    deps: {evaluate_deps}
-    params: [{{tidegate.yaml: [task, data, gate, serve]}}]
+    params: [{{tidegate.yaml: {evaluate_params}}}]
     outs: [out/evaluation]
 """
 
@@ -133,6 +133,8 @@ def stages(
     data: str,
     contract: str,
     code: tuple[Sequence[str], Sequence[str]],
+    *,
+    params: Mapping[str, Sequence[str]],
     train_outs: Sequence[str] = (),
     wdir: str = "",
 ) -> str:
@@ -142,6 +144,7 @@ def stages(
         data: path of the data file.
         contract: path of the contract.
         code: files that training reads and files that measuring reads, hooks included in both.
+        params: sections of tidegate.yaml that decide each of contract, train and evaluate.
         train_outs: outputs of the user's own training stage, which comes first.
         wdir: the project seen from the folder of this dvc.yaml, if it is not the same.
     """
@@ -151,6 +154,7 @@ def stages(
         contract_deps=flow([contract, data]),
         train_deps=flow(["out/contract.json", data, *training, *train_outs]),
         evaluate_deps=flow([data, "out/model", "out/run.json", *measuring]),
+        **{f"{step}_params": flow(list(keys)) for step, keys in params.items()},
     )
 
 

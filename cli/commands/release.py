@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tidegate.core.artifacts import Release
-    from tidegate.core.store import Store
     from tidegate.registry.state import State
 
 app = typer.Typer(help="List, show and restore releases.", no_args_is_help=True)
@@ -24,13 +23,23 @@ ReleaseId = Annotated[str, typer.Argument(help="A release's id, or a beginning o
 @app.command("list")
 def list_releases() -> None:
     """List every release of this environment with its version and what became of it."""
+    from tidegate.core.errors import TidegateError
     from tidegate.pipelines.environment import environment_for
+    from tidegate.registry import releases
 
     t = terminal()
     environment = environment_for(t.project)
     state = environment.state()
-    rows = [_row_of(environment.store, one, state) for one in state.versions]
+    rows, problems = [], []
+    for one in state.versions:
+        try:
+            rows.append(_row(releases.load(environment.store, one), state))
+        except TidegateError as error:
+            rows.append(_damaged(one, state))
+            problems.append(error)
     t.show({"kind": "releases", "releases": rows}, lambda console: _print_list(console, rows))
+    if problems:
+        raise problems[0]
 
 
 @app.command()
@@ -89,17 +98,11 @@ def _print_list(console: Console, rows: list[dict[str, Any]]) -> None:
         console.print(DIRTY_NOTE, markup=False)
 
 
-def _row_of(store: Store, release: str, state: State) -> dict[str, Any]:
-    """What is known of a release; of a damaged one what the ledger knows, so that the others are shown too."""
-    from tidegate.core.errors import TidegateError
-    from tidegate.registry import releases
-
-    try:
-        return _row(releases.load(store, release), state)
-    except TidegateError:
-        version, run = state.versions[release], state.runs[release]
-        unknown = {"git_commit": "", "git_dirty": False, "data_md5": ""}
-        return {"release": release, "version": version, "status": "damaged", "run_id": run, **unknown}
+def _damaged(release: str, state: State) -> dict[str, Any]:
+    """What the ledger knows of a release that cannot be read, so that the others are shown too."""
+    unknown = {"git_commit": "", "git_dirty": False, "data_md5": ""}
+    known = {"release": release, "version": state.versions[release], "run_id": state.runs[release]}
+    return {**known, "status": "damaged", **unknown}
 
 
 def _row(release: Release, state: State) -> dict[str, Any]:

@@ -57,9 +57,11 @@ def shortest(known: dict[int, str], version: int) -> str:
 
 
 def test_a_damaged_release_hides_no_other(cli: Cli, project: Path, known: dict[int, str]) -> None:
-    """Its row says so, with what the ledger knows of it."""
+    """Its row says so, with what the ledger knows of it, and the command fails."""
     (Path(open_project(project).store_url) / "releases" / known[1] / "release.json").unlink()
-    rows = cli("release", "list", "--json", cwd=project).json["releases"]
+    listed = cli("release", "list", "--json", cwd=project)
+    rows = listed.json["releases"]
+    assert (listed.exit_code, f"There is no release {known[1]}" in listed.stderr) == (2, True)
     assert {row["release"]: row["status"] == "damaged" for row in rows} == {
         one: number == 1 for number, one in known.items()
     }

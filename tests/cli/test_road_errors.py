@@ -205,7 +205,13 @@ def test_a_release_that_was_tampered_with_is_not_served_again(cli: Cli, deployed
     (release,) = releases.ids(store)
     name = f"releases/{release}/release.json"
     store.write(name, store.read(name).replace(b'"version": 1', b'"version": 2'))
-    for line in ("release list", f"release show {release}", f"release checkout {release}", f"ship --release {release}"):
+    listed = cli("release", "list", cwd=deployed)
+    assert (listed.exit_code, "damaged" in listed.stdout, "is not what was recorded" in listed.stderr) == (
+        1,
+        True,
+        True,
+    )
+    for line in (f"release show {release}", f"release checkout {release}", f"ship --release {release}"):
         check(cli, deployed, line, 1, "is not what was recorded")
 
 
