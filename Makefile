@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FOLDERS := api cli console core monitors pipelines registry rollouts serving
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test long quick bench check lint types imports picture simulate lock clean
+.PHONY: help setup demo test ramps road quick bench check lint types imports picture simulate lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -29,8 +29,11 @@ demo: setup ## the five-minute story on real data
 test: setup ## every test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-long: setup ## what takes minutes: the whole road with nothing edited
-	$(BIN)/python -m pytest -m long
+ramps: setup ## whole ramps and every installed scenario by simulation; minutes
+	$(BIN)/python -m pytest -n 2 -m long tests/simulation
+
+road: setup ## the README's four lines on real data with nothing edited, default policy; a quarter of an hour, on a calm machine
+	$(BIN)/python -m pytest -m long tests/journeys
 
 quick: setup ## the tests that take seconds
 	$(BIN)/python -m pytest -n 2 -m "not slow and not long"

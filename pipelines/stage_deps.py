@@ -177,8 +177,9 @@ def _completed(
         else:
             text = _with(text, stage.deps, dependency)
             said.append(f"{name}: the stage {stage.name} depends on {dependency} from now on.")
-    for key in given_params(project.root, step):
-        text, sentences = _with_param(text, path, step, key, name)
+    # The only section that our stages did not always compare; others are the user's to leave out.
+    if step == "contract" and "contract" in given_params(project.root, step):
+        text, sentences = _with_param(text, path, step, "contract", name)
         said += sentences
     return text, said
 

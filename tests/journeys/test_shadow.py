@@ -83,7 +83,8 @@ def test_a_good_canary_goes_on_to_its_first_step_with_the_right_numbers(stack: J
     assert shipped.json["rollout"]["shadow"] == shadow
     assert f"shadow phase: {shadow['sentence']}" in status.stdout
     assert [one.weight for one in stack.rollout.results] == [0, 20]
-    met = [one for one in stack.log() if one.rollout == stack.rollout.id and one.arm == "canary"]
+    rollout = stack.rollout.id
+    met = [one for one in stack.log() if one.rollout == rollout and one.arm == "canary"]
     assert {one.weight for one in met} == {20}
-    assert stack.switched_back(stack.rollout.id) == []
+    assert stack.switched_back(rollout) == []
     assert 500 not in load.report.statuses

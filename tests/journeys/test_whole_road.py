@@ -1,4 +1,4 @@
-"""The promise of the README, with nothing edited: the default blocks, steps and guardrails. Minutes, so `make long`."""
+"""The promise of the README, with nothing edited: the default blocks, steps and guardrails. Minutes, so `make road`."""
 
 from __future__ import annotations
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 
 from tidegate.core.config import Rollout
 from tidegate.rollouts.blocks import BlockBuilder, Exposure
 from tidegate.rollouts.judge import Judge
 from tidegate.rollouts.plan import RolloutPlan
 from tidegate.rollouts.planning import make_plan
+
+pytestmark = pytest.mark.long
 
 RUNS, MINUTES, USERS, BURST = 30, 20, 60, 8
 GUARDRAIL = {"metric": "error_rate", "harm": {"ratio": 1.1, "margin": 0.001}, "safe": {"ratio": 1.5, "margin": 0.002}}

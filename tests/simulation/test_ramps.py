@@ -55,7 +55,10 @@ def test_the_plan_of_init_is_made_at_any_traffic(units: float) -> None:
     assert (made.mode, bool(made.warnings)) == (("guard", True) if units <= 6 else ("test", False))
 
 
-@pytest.mark.parametrize(("units", "runs"), [(60, 40), (300, RUNS), (1200, RUNS)])
+@pytest.mark.parametrize(
+    ("units", "runs"),
+    [pytest.param(60, 40, marks=pytest.mark.long), pytest.param(300, RUNS, marks=pytest.mark.long), (1200, RUNS)],
+)
 def test_good_canaries_take_about_as_long_as_forecast(units: float, runs: int) -> None:
     """The median of the whole ramp, with the three latencies beside the errors, within a factor of 1.5."""
     made = plan(units)
@@ -65,12 +68,14 @@ def test_good_canaries_take_about_as_long_as_forecast(units: float, runs: int) -
     assert 1 / 1.5 <= float(np.median(found.seconds)) / made.forecast_seconds <= 1.5
 
 
+@pytest.mark.long
 def test_nearly_every_good_canary_is_promoted_before_its_step_is_given_up() -> None:
     """Few are left waiting for a person, who could only guess."""
     made = plan(1200)
     assert run(made, always(), runs=RUNS, blocks=blocks(made)).promoted.mean() >= 0.97
 
 
+@pytest.mark.long
 def test_bad_canaries_are_gone_about_as_soon_as_forecast() -> None:
     """Ten times the errors, three times the slowest per cent: within a factor of 1.5, or two looks."""
     made = plan(1200)
@@ -82,6 +87,7 @@ def test_bad_canaries_are_gone_about_as_soon_as_forecast() -> None:
         assert float(np.median(found.seconds)) <= max(1.5 * expected, 2 * made.block_seconds)
 
 
+@pytest.mark.long
 def test_a_canary_on_the_safe_line_of_one_metric_is_seldom_promoted() -> None:
     """Over a ramp of three steps, whichever metric lies there: at most beta."""
     made = plan(1200, steps=[10, 25, 50])
@@ -92,6 +98,7 @@ def test_a_canary_on_the_safe_line_of_one_metric_is_seldom_promoted() -> None:
         assert found.promoted.mean() <= allowed(made.beta)
 
 
+@pytest.mark.long
 def test_a_regression_of_the_last_step_is_caught_before_promotion() -> None:
     """Four times the errors from 50 % on: rolled back as fast as one that was there from the start."""
     made = plan(1200, steps=[10, 50])
@@ -104,6 +111,7 @@ def test_a_regression_of_the_last_step_is_caught_before_promotion() -> None:
     assert np.median(late.seconds) - np.median(before.seconds) <= np.median(first.seconds) + 2 * made.block_seconds
 
 
+@pytest.mark.long
 def test_a_slow_tail_is_not_promoted_by_a_fast_middle() -> None:
     """Three times as many requests above the p99, half as many above the p50 and p90: never more often than beta."""
 

@@ -7,6 +7,8 @@ import pytest
 from tidegate.rollouts.simulation.run import Report, play, policies_for
 from tidegate.rollouts.simulation.scenario import load, names, plan_for
 
+pytestmark = pytest.mark.long
+
 RUNS = 300
 
 
