@@ -71,8 +71,10 @@ def replay(rollout: Rollout, lines: Lines, block_seconds: float = 60.0) -> list[
     names = list(_metrics(rollout))
     _check_metrics(names, lines)
     blocks, labels = _Blocks.of(lines, names), list(lines.streams)
-    plan = _plan(rollout, names, lines, blocks, block_seconds)
-    steps, limits = blocks.steps(plan, labels), _limits(rollout, plan, blocks)
+    pace = blocks.units_per_minute(len(labels), block_seconds)
+    typical = float(np.median(pace))
+    plan = _plan(rollout, names, lines, blocks, block_seconds=block_seconds, units_per_minute=typical)
+    steps, limits = blocks.steps(plan, labels), _limits(rollout, plan, pace)
     found: list[Replayed] = []
     for start in range(0, len(labels), _TOGETHER):
         part = slice(start, min(start + _TOGETHER, len(labels)))
@@ -188,8 +190,9 @@ def _check_whole(told: Mask, keys: Ints, names: list[str], lines: Lines) -> None
         )
 
 
-def _plan(rollout: Rollout, names: list[str], lines: Lines, blocks: _Blocks, block_seconds: float) -> RolloutPlan:
-    pace = blocks.units_per_minute(len(lines.streams), block_seconds)
+def _plan(
+    rollout: Rollout, names: list[str], lines: Lines, blocks: _Blocks, *, block_seconds: float, units_per_minute: float
+) -> RolloutPlan:
     untold = blocks.weight == NO_WEIGHT
     if untold.any() and not untold.all():
         raise UsageError("Some lines tell a weight and some do not.", "Give every line its weight, or none.")
@@ -204,7 +207,7 @@ def _plan(rollout: Rollout, names: list[str], lines: Lines, blocks: _Blocks, blo
         rollout.model_copy(update={"steps": steps, "shadow": False}),
         rollout_id="replay",
         block_seconds=block_seconds,
-        units_per_minute=float(np.median(pace)),
+        units_per_minute=units_per_minute,
         error_rate=_RATE,
         latency=_latency(lines),
         others={name: _measured(name, lines, blocks, at) for at, name in enumerate(names) if name not in SHARES},
@@ -232,12 +235,10 @@ def _latency(lines: Lines) -> LatencyLines:
     return LatencyLines((0.0,) * 3, (0.0,) * 3, tuple(lines.bunching.get(name, 1.0) for name in SHARES), 0)
 
 
-def _limits(rollout: Rollout, plan: RolloutPlan, blocks: _Blocks) -> Floats:
-    """Seconds until each step of each stream is given up."""
-    streams = int(blocks.stream.max()) + 1
-    pace = blocks.units_per_minute(streams, plan.block_seconds)
+def _limits(rollout: Rollout, plan: RolloutPlan, pace: Floats) -> Floats:
+    """Seconds until each step of each stream is given up, at its units a minute."""
     if rollout.step.max != "auto":
-        return np.broadcast_to(np.array(plan.step_max), (streams, len(plan.steps)))
+        return np.broadcast_to(np.array(plan.step_max), (len(pace), len(plan.steps)))
     rounded = np.array([float(f"{value:.{_DIGITS}e}") for value in pace])
     known = {value: with_traffic(plan, value).step_max for value in np.unique(rounded).tolist()}
     return np.array([known[value] for value in rounded.tolist()])
