@@ -73,7 +73,8 @@ class Release:
 
     `id` is derived from everything else, so the same content is the same release.
     `bundle` is the sha256 of what the serving process loads; `bento` is the Bento that carries it.
-    `files` maps a path inside the project to the sha256 of its stored copy.
+    `files` maps a path inside the project to the sha256 of its stored copy. `reference` names what its live data is
+    compared with (`references/` of the store); None: it was made before there was one.
     """
 
     model: str
@@ -88,15 +89,20 @@ class Release:
     config: Mapping[str, Any]
     contract: Mapping[str, Any]
     image: str | None = None
+    reference: str | None = None
 
     @property
     def id(self) -> str:
         """`r-` and 10 hexadecimal digits of the content's sha256."""
-        return "r-" + hashlib.sha256(canonical(dataclasses.asdict(self))).hexdigest()[:10]
+        return "r-" + hashlib.sha256(canonical(self.to_json())).hexdigest()[:10]
 
     def to_json(self) -> dict[str, Any]:
         """The release as its file in the store and `release show --json` hold it."""
-        return dataclasses.asdict(self)
+        document = dataclasses.asdict(self)
+        if self.reference is None:
+            # Releases that are older than this field keep their ids.
+            del document["reference"]
+        return document
 
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> Release:

@@ -52,10 +52,15 @@ class Environment:
         """The one place for files that must survive."""
         return open_store(self.project.store_url)
 
+    @property
+    def stream(self) -> str:
+        """What the ledger, telemetry, labels and reports of this model in this environment are filed under."""
+        return f"{self.project.config.model}.{self.project.env}"
+
     @cached_property
     def ledger(self) -> Ledger:
         """The events of this model in this environment."""
-        return Ledger(self.store, f"{self.project.config.model}.{self.project.env}")
+        return Ledger(self.store, self.stream)
 
     @cached_property
     def registry(self) -> Registry:

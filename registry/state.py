@@ -87,6 +87,51 @@ class Gated:
 
 
 @dataclass(frozen=True, slots=True)
+class Watched:
+    """One window of live data and what was made of it; times are ISO 8601 in UTC.
+
+    `outcome` is drift, no_drift or cannot_tell; `lost` says that quality was lost; `share` is the weight of the drifted
+    columns, 0 to 1; `asked` whether it asked for a retrain, `reason` why or why not.
+    """
+
+    since: str
+    until: str
+    outcome: str
+    share: float | None
+    lost: bool
+    asked: bool
+    reason: str
+    report: str = ""
+
+
+RetrainOutcome = Literal["released", "registered", "kept", "refused", "failed", "former", "nothing_new"]
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainState:
+    """One retrain; `outcome` is None while it runs. `data` is the md5 that it trained on.
+
+    `released`: a rollout began or ended well; `registered`: waits for a person; `kept`: the challenger was not better;
+    `refused`: by the gate; `former`: a former champion is the better answer; `nothing_new`: the data was trained on
+    before.
+    """
+
+    id: str
+    reason: str
+    started_at: str
+    by: str = ""
+    ended_at: str = ""
+    outcome: RetrainOutcome | None = None
+    release: str | None = None
+    data: str | None = None
+    reasons: tuple[str, ...] = ()
+
+
+# What is kept of windows in the state; all of them are in the ledger.
+_WINDOWS = 100
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """An environment of a model.
 
@@ -103,6 +148,8 @@ class State:
     retired: Retired | None = None
     frozen: str | None = None
     left: frozenset[str] = frozenset()
+    windows: tuple[Watched, ...] = ()
+    retrains: tuple[RetrainState, ...] = ()
     length: int = 0
 
     @property
@@ -110,6 +157,17 @@ class State:
         """The champion before this one that nobody went back from: where a plain rollback goes."""
         sound = [one for one in self.history if one != self.champion and one not in self.left]
         return sound[-1] if sound else None
+
+    @property
+    def watched(self) -> Watched | None:
+        """The newest window that was looked at."""
+        return self.windows[-1] if self.windows else None
+
+    @property
+    def open_retrain(self) -> RetrainState | None:
+        """The retrain that runs, or that was killed and not followed by another one."""
+        newest = self.retrains[-1] if self.retrains else None
+        return newest if newest is not None and newest.outcome is None else None
 
     @property
     def rollout(self) -> RolloutState | None:
@@ -236,6 +294,44 @@ def _rollback(state: State, event: Event) -> State:
     return _crown(state, event.data["release"], event.at, event.data.get("keep", 0.0))
 
 
+def _watched(state: State, event: Event) -> State:
+    data = event.data
+    watched = Watched(
+        data["window"],
+        data["until"],
+        data["outcome"],
+        data.get("share"),
+        bool(data.get("lost")),
+        bool(data["retrain"]["asked"]),
+        data["retrain"]["reason"],
+        data.get("report", ""),
+    )
+    return replace(state, windows=(*state.windows, watched)[-_WINDOWS:])
+
+
+def _retrain_started(state: State, event: Event) -> State:
+    begun = RetrainState(event.data["retrain"], event.data["reason"], event.at, event.actor)
+    return replace(state, retrains=(*state.retrains, begun))
+
+
+def _retrain_ended(state: State, event: Event) -> State:
+    data = event.data
+    ended = [
+        replace(
+            one,
+            ended_at=event.at,
+            outcome=data["outcome"],
+            release=data.get("release"),
+            data=data.get("data"),
+            reasons=tuple(data.get("reasons", ())),
+        )
+        if one.id == data["retrain"]
+        else one
+        for one in state.retrains
+    ]
+    return replace(state, retrains=tuple(ended))
+
+
 GRAMMAR: Mapping[str, Callable[[State, Event], State]] = {
     "registered": _registered,  # release, version, run_id, gate (reasons), against, section; again when gated again
     "gate_refused": lambda state, _: state,  # run_id, reasons
@@ -250,6 +346,9 @@ GRAMMAR: Mapping[str, Callable[[State, Event], State]] = {
     "aborted": _ended("aborted", "rollback"),  # rollout, reasons: by a person
     "replaced": _ended("replaced", "inconclusive"),  # rollout: a newer one follows
     "rollback": _rollback,  # release, reasons: immediate and unjudged
+    "watched": _watched,  # window, until, outcome, share, lost, retrain (asked, reason), report: of live data
+    "retrain_started": _retrain_started,  # retrain, reason
+    "retrain_ended": _retrain_ended,  # retrain, outcome, release, data (its md5), reasons
     "frozen": lambda state, event: replace(state, frozen=event.data["reason"]),
     "unfrozen": lambda state, _: replace(state, frozen=None),
 }

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from tidegate.core.threads import share_processors
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# `nohup make test &` starts with Ctrl-C ignored, which every command under test would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 share_processors()  # before anything loads OpenMP: tests run beside each other
 
 

@@ -53,6 +53,15 @@ class MemoryStore:
         self.files: dict[str, bytes] = {}
         self.on_write: Any = lambda _when: None
 
+    @property
+    def filesystem(self) -> None:
+        """None: nothing else can read it."""
+        return
+
+    def location(self, path: str) -> str:
+        """No real place."""
+        return f"{self.url}/{path}"
+
     def put_if_absent(self, path: str, content: bytes) -> bool:
         """Create the file unless it is there."""
         if path in self.files:

@@ -7,7 +7,7 @@ whole or absent, also after a crash.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from tidegate.core.errors import TidegateError
@@ -19,6 +19,13 @@ class Store(Protocol):
     @property
     def url(self) -> str:
         """Where it is, as the user wrote it."""
+
+    @property
+    def filesystem(self) -> Any | None:
+        """The fsspec file system that others read it through; None: `location` is a plain path of this machine."""
+
+    def location(self, path: str) -> str:
+        """Where a file is, for libraries that read it themselves: a path, or an address of `filesystem`."""
 
     def put_if_absent(self, path: str, content: bytes) -> bool:
         """Create the file, or return False because somebody else already did."""

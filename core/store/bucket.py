@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tidegate.core.errors import UsageError
 from tidegate.core.store import StoreError
 
@@ -25,6 +27,15 @@ class BucketStore:
     def url(self) -> str:
         """The address, as the user wrote it."""
         return self._url
+
+    @property
+    def filesystem(self) -> Any:
+        """The bucket's file system."""
+        return self._files
+
+    def location(self, path: str) -> str:
+        """The object's whole address."""
+        return str(self._files.unstrip_protocol(self._full(path)))
 
     def put_if_absent(self, path: str, content: bytes) -> bool:
         """Create the object by the backend's own conditional write (S3: If-None-Match)."""

@@ -31,6 +31,15 @@ class LocalStore:
         """The folder."""
         return str(self.root)
 
+    @property
+    def filesystem(self) -> None:
+        """None: files are read where they are."""
+        return
+
+    def location(self, path: str) -> str:
+        """The file's path."""
+        return str(self.root / path)
+
     def put_if_absent(self, path: str, content: bytes) -> bool:
         """Create the file; `link` fails for all but the first, also between processes."""
         with self._written(path, content) as (temporary, target):

@@ -1,0 +1,114 @@
+"""What one recorded prediction holds: the columns of telemetry, version 1. Data only; pyarrow loads when it is used."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+VERSION: Final = 1
+
+INPUT: Final = "input."
+"""What the names of the model's own columns begin with, so that one called `id` is not taken for ours."""
+
+PLACES: Final[Mapping[str, str]] = {
+    "id": "VARCHAR",  # prediction id; row k of a request with several rows is <id>.<k>
+    "at": "TIMESTAMP",  # when the request came, UTC
+    "unit": "BIGINT",  # keyed hash of the user, null without one
+    "caller": "VARCHAR",  # the request's name in the caller's words (serve.id)
+    "arm": "VARCHAR",  # stable, canary or shadow; empty past the gateway
+    "release": "VARCHAR",
+    "version": "INTEGER",
+    "status": "SMALLINT",  # of the answer: 200, 500 or 504
+    "seconds": "FLOAT",  # from the request's head to its answer
+    "label": "VARCHAR",  # predicted class, as label_text writes it
+    "value": "DOUBLE",  # predicted quantity
+    "probabilities": "FLOAT[]",  # in the order of the file's tidegate.classes
+    "score": "FLOAT",  # of two classes the second one's probability, else the highest
+    "response": "VARCHAR",  # what a respond hook made of it, as JSON
+}
+"""The fixed columns with their SQL types; `input.<column>` follow."""
+
+
+def unit_hash(salt: bytes, unit: str) -> int:
+    """A user as 64 bits that only the store's secret connects with the name (BLAKE2b with a key, RFC 7693)."""
+    digest = hashlib.blake2b(unit.encode("utf-8", "surrogateescape"), key=salt, digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def label_text(value: Any) -> str:
+    """A class as text, the same whether it comes from a model, a CSV file or JSON: true, 1 and 1.0 as `true`, `1`, `1`.
+
+    Args:
+        value: a string, a number or a boolean, numpy's too.
+    """
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    text = str(value).strip()
+    if text.lower() in {"true", "false"}:
+        return text.lower()
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    # A code such as 007 or 1e3 in text is a name, not a number.
+    whole = number.is_integer() and text.removesuffix(".0").lstrip("+-").isdecimal()
+    return str(int(number)) if whole and not _padded(text) else text
+
+
+def _padded(text: str) -> bool:
+    digits = text.lstrip("+-")
+    return len(digits.removesuffix(".0")) > 1 and digits.startswith("0")
+
+
+def metadata_of(classes: Sequence[Any] | None, task: str) -> dict[str, str]:
+    """What a file says about all of its rows."""
+    return {
+        "tidegate.schema": str(VERSION),
+        "tidegate.classes": json.dumps([label_text(one) for one in classes or ()]),
+        "tidegate.task": task,
+    }
+
+
+def fixed_fields() -> list[pa.Field]:
+    """The columns that every file has."""
+    import pyarrow as pa
+
+    types = {
+        "VARCHAR": pa.string(),
+        "TIMESTAMP": pa.timestamp("us"),
+        "BIGINT": pa.int64(),
+        "INTEGER": pa.int32(),
+        "SMALLINT": pa.int16(),
+        "FLOAT": pa.float32(),
+        "DOUBLE": pa.float64(),
+        "FLOAT[]": pa.list_(pa.float32()),
+    }
+    return [pa.field(name, types[kind]) for name, kind in PLACES.items()]
+
+
+def schema_of(rows: Sequence[Mapping[str, Any]], classes: Sequence[Any] | None, task: str) -> pa.Schema:
+    """The schema of rows whose inputs have the types that pyarrow sees in them."""
+    import pyarrow as pa
+
+    names = dict.fromkeys(name for row in rows for name in row if name.startswith(INPUT))
+    inputs = [pa.field(name, pa.array([row.get(name) for row in rows]).type) for name in names]
+    return pa.schema([*fixed_fields(), *inputs], metadata=metadata_of(classes, task))
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """The bytes of a file."""
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
