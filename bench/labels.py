@@ -58,11 +58,10 @@ def write_predictions(folder: str, rows: int) -> None:
             connection.execute(f"""
                 copy (select md5(i::varchar)::uuid::varchar as id,
                     timestamp '2026-11-25 12:00' + to_microseconds(i * 3600000000 // {rows})
-                    as "at",
-                    i % 50000 as unit, 'order-' || (i + (i % 20 = 0)::integer) as caller, 'stable' as arm,
+                    as "at", i % 50000 as unit, 'order-' || (i + (i % 20 = 0)::integer) as caller, 'stable' as arm,
                     'r-1' as release, 1::integer as version, 200::smallint as status, 0.003::float as seconds,
-                    (i % 2)::varchar as label, null::double as value, [0.4, 0.6]::float[] as probabilities, 0.6::float as
-                    score, null::varchar as response
+                    (i % 2)::varchar as label, null::double as value, [0.4, 0.6]::float[] as probabilities,
+                    0.6::float as score, null::varchar as response
                 from range({number * rows // 12}, {(number + 1) * rows // 12}) t(i))
                 to '{where}/w-{number}.parquet' (format parquet, compression zstd)""")  # noqa: S608 - our own numbers
 
