@@ -78,7 +78,10 @@ class Environment:
         references = [config.serve.auth.api_keys] if config.serve.auth else []
         references += [one.webhook for one in config.notify]
         hidden = variables(references)
-        return LocalDeployer(self.run_dir / "revisions", self.log_dir, hidden, self.pairs_dir, self.capture)
+        slices = [one.column for one in config.gate.slices]
+        return LocalDeployer(
+            self.run_dir / "revisions", self.log_dir, hidden, pairs=self.pairs_dir, capture=self.capture, slices=slices
+        )
 
     @property
     def capture(self) -> dict[str, Any]:

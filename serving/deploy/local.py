@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -78,6 +78,7 @@ class LocalDeployer:
         hidden: names of environment variables that are no business of a model's code: API keys, addresses.
         pairs: where processes note, while the folder is there, what they answered in a shadow phase.
         capture: what they record of predictions, as `serving/service/capture.py` reads it; None: nothing.
+        slices: columns by whose values a shadow phase tells where two versions disagree.
     """
 
     def __init__(
@@ -85,14 +86,17 @@ class LocalDeployer:
         folder: Path,
         logs: Path,
         hidden: Collection[str] = (),
+        *,
         pairs: Path | None = None,
         capture: Mapping[str, Any] | None = None,
+        slices: Sequence[str] = (),
     ) -> None:
         self._folder = folder
         self._logs = logs
         self._pairs = pairs
         self._hidden = frozenset(hidden)
         self._capture = capture
+        self._slices = tuple(slices)
 
     def start(self, revision: Revision) -> None:
         """Start the process unless it lives; readiness comes later, see `find`.
@@ -129,7 +133,8 @@ class LocalDeployer:
 
     def _environment(self, release: str) -> dict[str, str]:
         shown = {name: value for name, value in os.environ.items() if name not in self._hidden}
-        shown |= {"TIDEGATE_PAIRS": str(self._pairs.resolve())} if self._pairs else {}
+        if self._pairs:
+            shown |= {"TIDEGATE_PAIRS": str(self._pairs.resolve()), "TIDEGATE_SLICES": json.dumps(self._slices)}
         # Set even where it is empty, so that a process never records for whoever started `up`.
         shown["TIDEGATE_CAPTURE"] = json.dumps(self._capture) if self._capture else ""
         return {**shown, "TIDEGATE_RELEASE": release, _MARK: str(self._folder.resolve())}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         release=env("TIDEGATE_RELEASE", ""),
         place=chosen.worker,
         pairs=Path(pairs) if pairs else None,
+        slices=tuple(json.loads(env("TIDEGATE_SLICES", "[]"))),
         capture=env("TIDEGATE_CAPTURE", ""),
     )
     return server.run(settings)

@@ -121,6 +121,7 @@ class Lane:
         if self._release or manifest.release:
             self._fixed.append((b"x-tidegate-release", (self._release or manifest.release).encode()))
         self._pairs.classes = manifest.classes
+        self._pairs.knows(model.schema.names)
         self._model, self._batcher, self._capture = model, batcher, capture
 
     def drain(self) -> None:
@@ -193,7 +194,8 @@ class Lane:
             self.metrics.record(status, call.arm, seconds)
         if call.pair and status != _LEFT:
             answered = status == 200  # noqa: PLR2004 # OK
-            self._pairs.add(call.pair, call.arm, status, seconds, call.answer if answered else None)
+            answer = call.answer if answered else None
+            self._pairs.add(call.pair, call.arm, status, seconds, answer, rows=call.rows or ())
         if self._capture is not None and call.rows is not None and status != _LEFT:
             self._capture.add(_request(name, status, seconds, call))
 

@@ -56,6 +56,7 @@ class Settings:
     release: str = ""
     place: Place | None = None
     pairs: Path | None = None
+    slices: tuple[str, ...] = ()
     capture: str = ""
 
 
@@ -99,7 +100,8 @@ class _Server(uvicorn.Server):
 
 async def _serve(settings: Settings) -> int:
     inner = LazyInner(settings.bundle)
-    lane = Lane(inner, settings.release, settings.place, PairLog(settings.pairs, settings.release))
+    pairs = PairLog(settings.pairs, settings.release, slices=settings.slices)
+    lane = Lane(inner, settings.release, settings.place, pairs)
     server = _Server(_config(settings, lane), lane)
     background = [asyncio.create_task(_load(settings, lane, server))]
     sockets = None

@@ -52,7 +52,7 @@ def test_a_canary_that_fails_its_copies_is_rolled_back_before_any_user_met_it(st
     wait_until(lambda: not stack.environment.pairs_dir.exists(), "the pairs are not removed")
 
 
-def test_a_good_canary_goes_on_to_its_first_step_with_the_right_numbers(stack: Journey) -> None:
+def test_a_canary_that_answers_otherwise_waits_for_a_person_with_the_right_numbers(stack: Journey) -> None:
     """Whatever is killed meanwhile: what was compared is what the two models answer to those rows."""
     stack.configure(shadow="true", step="{min: 6s, max: 2m}")
     champion, release = stack.champion, stack.other()
@@ -62,6 +62,9 @@ def test_a_good_canary_goes_on_to_its_first_step_with_the_right_numbers(stack: J
         stack.up()
         watched = stack.cli("rollout", "watch", "--timeout", "1s", "--json")
         assert (watched.exit_code, json.loads(watched.stdout.splitlines()[-1])["weight"]) == (5, 0)
+        wait_until(lambda: stack.rollout.state == "held", lambda: str(stack.environment.driver.status()))
+        assert (stack.rollout.shadowing, "disagree about most" in stack.rollout.reasons[0]) == (True, True)
+        stack.must("rollout", "promote")
         wait_until(lambda: not stack.rollout.shadowing, lambda: str(stack.environment.driver.status()))
         assert stack.rollout.open, stack.rollout
         stack.wait_for_canary()
@@ -82,9 +85,11 @@ def test_a_good_canary_goes_on_to_its_first_step_with_the_right_numbers(stack: J
     assert 0 < shadow["latency"]["canary"]["p50"] <= shadow["latency"]["canary"]["p99"] < 2
     assert shipped.json["rollout"]["shadow"] == shadow
     assert f"shadow phase: {shadow['sentence']}" in status.stdout
-    assert [one.weight for one in stack.rollout.results] == [0, 20]
+    # On a busy machine the first step may be over before the abort is typed.
+    weights = [one.weight for one in stack.rollout.results]
+    assert weights in ([0, 20], [0, 20, 50])
     rollout = stack.rollout.id
     met = [one for one in stack.log() if one.rollout == rollout and one.arm == "canary"]
-    assert {one.weight for one in met} == {20}
+    assert {one.weight for one in met} <= set(weights[1:])
     assert stack.switched_back(rollout) == []
     assert 500 not in load.report.statuses
