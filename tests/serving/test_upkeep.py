@@ -145,7 +145,7 @@ def put(store: Store, path: str, rows: list[dict[str, Any]]) -> None:
 
 def fill_events(store: Store) -> None:
     """Labels and outcomes of Ada by prediction, by her order and by her name, and one of each of Bob."""
-    labels = [("prediction", "p0"), ("caller", "o3"), ("prediction", "p1"), ("caller", "bob-1")]
+    labels = [("prediction", "p0"), ("caller", "o1"), ("prediction", "p1"), ("caller", "bob-1")]
     put(
         store,
         f"labels/{STREAM}/date=2026-11-25/aa.parquet",
@@ -166,7 +166,7 @@ def test_a_user_is_erased_from_predictions_labels_and_outcomes(store: Store) -> 
     assert ids(store) == others
     left = everything(store)
     assert str(ADA) not in left
-    assert all(name not in left for name in ("'o3'", "'p0'", "'p2'", "'p4'"))
+    assert all(name not in left for name in ("'o1'", "'p0'", "'p2'", "'p4'"))
     assert left.count("'bob-1'") == left.count("conversion") == 1
     assert upkeep.erase(store, STREAM, ADA) == upkeep.Erased(0, 0, 0)
     assert upkeep.compact(store, STREAM, LATER, LATER) > 0
@@ -223,7 +223,7 @@ def test_who_is_killed_at_any_step_loses_and_doubles_nothing(tmp_path: Path, wha
         act(store, what)
         if what == "erase":
             assert ids(store) == others
-            assert "'o3'" not in everything(store)
+            assert "'o1'" not in everything(store)
         else:
             assert ids(store) == before
         if done is not None:
