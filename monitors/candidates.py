@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tidegate.core.metrics import Scored
+    from tidegate.registry.state import State
 
 CONFIDENCE: Final = 0.95
 """That whoever is chosen is better than the champion, all candidates together."""
@@ -98,6 +99,12 @@ class Rules:
     compare: Compare
     metric: str
     margin: float
+
+
+def formers(state: State) -> tuple[str, ...]:
+    """The former champions that may serve again, newest first: not the one of now, nor those that were rolled back."""
+    sound = [one for one in reversed(state.history) if one != state.champion and one not in state.left]
+    return tuple(dict.fromkeys(sound))[:FORMERS]
 
 
 def choose(champion: Candidate, others: Sequence[Candidate], rules: Rules) -> Choice:

@@ -8,15 +8,19 @@ nothing. What remains must last for some windows in a row, and then every brake 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from tidegate.core.units import format_duration
 
 if TYPE_CHECKING:
     from tidegate.core.config_live import Monitor, Retrain
     from tidegate.registry.state import RetrainState, State, Watched
+
+
+LEAST_ROWS: Final = 1_000
+"""Fewer rows are not trained on alone, however much has changed: a model of some hundred rows wins nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,8 @@ class Signs:
         drift: the sentence that says what drifted.
         quality: the sentence that says how good the champion was.
         former: the sentence that says which former champion answers this window's rows better; empty if none does.
+        short: the sentence that says how much better a former champion was in its time; empty if none was, beyond the
+            tolerance. A model trained while the world changed keeps a promise that was low from the start.
     """
 
     since: str
@@ -38,6 +44,7 @@ class Signs:
     drift: str = ""
     quality: str = ""
     former: str = ""
+    short: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +76,13 @@ def decide(state: State, seen: Signs, retrain: Retrain, monitor: Monitor, now: d
         held = brake(state, retrain, now, trains=False)
         return Decision(not held, f"{seen.former}, but {held}" if held else seen.former)
     why, alarming = _alarm(seen, retrain)
+    run = 1 + (_run_before(state, retrain) if alarming else 0)
+    if not alarming and seen.short and "quality" in retrain.on:
+        why, run = seen.short, 1 + sum(1 for _ in _windows_of_champion(state))
+        alarming = not settled(state)
+        why += "" if alarming else ", and a retrain has found nothing better since"
     if not alarming:
         return Decision(asked=False, reason=why)
-    run = 1 + _run_before(state, retrain)
     if run < monitor.drift.windows:
         return Decision(asked=False, reason=f"{why}; window {run} of the {monitor.drift.windows} in a row that count")
     lasted = f"{why}; {run} windows in a row" if run > 1 else why
@@ -105,6 +116,36 @@ def unanswered(state: State) -> Watched | None:
     if newest is None or not newest.asked or any(one.window == newest.since for one in state.retrains):
         return None
     return newest
+
+
+def settled(state: State) -> bool:
+    """Whether a retrain has tried to replace the champion of now and found nothing better."""
+    crowned = state.retired.at if state.retired is not None else ""
+    return any(one.outcome in {"kept", "refused"} and one.ended_at > crowned for one in state.retrains)
+
+
+def changed_since(state: State, retrain: Retrain, monitor: Monitor) -> str | None:
+    """From when on rows tell of the world as it is now, ISO 8601; None: all rows do.
+
+    Where matured labels show that quality was lost, older rows tell of another world; a first retrain leaves them out.
+    If that found nothing better, the next one takes them all: the old world may be most of the new one.
+    """
+    newest = state.watched
+    if newest is None or newest.lost is None or "quality" not in retrain.on or settled(state):
+        return None
+    run = 1 + _run_before(replace(state, windows=state.windows[:-1]), retrain) if newest.lost else 1
+    windows = list(_windows_of_champion(state))
+    return windows[min(max(run, monitor.drift.windows), len(windows)) - 1].since if windows else None
+
+
+def rows_to_keep(length: int, recent: int | None) -> int:
+    """How many of the newest rows are trained on: as many as there always were, or those since the world changed.
+
+    Args:
+        length: rows of the data before anything was added to it.
+        recent: rows since then; None: all rows count.
+    """
+    return length if recent is None else min(length, max(recent, LEAST_ROWS))
 
 
 def _alarm(seen: Signs, retrain: Retrain) -> tuple[str, bool]:

@@ -6,6 +6,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+
 from tidegate.core.metrics import Scored
 from tidegate.monitors.candidates import Candidate, Rules, choose
 from tidegate.pipelines.bootstrap import advantage_at_least
