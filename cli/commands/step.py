@@ -11,7 +11,7 @@ from tidegate.core.errors import Conflict, ExitCode, Temporary, TidegateError
 
 
 def step(
-    name: Annotated[str, typer.Argument(help="contract, train, evaluate or aliases.", metavar="NAME")],
+    name: Annotated[str, typer.Argument(help="contract, train, evaluate, aliases or retrain.", metavar="NAME")],
 ) -> None:
     """Run one step of a flow, whatever changed. Exit code 78 means that trying again cannot help."""
     t = terminal()
@@ -32,5 +32,9 @@ def _run(t: Terminal, name: str) -> None:
 
     if name == "aliases":
         aliases.sync(environment_for(t.project), t.progress)
+    elif name == "retrain":
+        from tidegate.pipelines import retrain
+
+        retrain.by_itself(environment_for(t.project), t.progress)
     else:
         local.run_step(t.project, name, t.progress)
