@@ -84,7 +84,7 @@ def record(root: Path, rows: int, *, flipped: bool, seed: int = 1, minutes_ago: 
 
 
 def data(root: Path) -> pd.DataFrame:
-    return pd.read_csv(root / "data" / "train.csv")
+    return pd.read_csv(root / "data" / "train.csv", float_precision="round_trip")
 
 
 def outcomes(root: Path) -> list[str | None]:
