@@ -15,7 +15,6 @@ from tidegate.core.errors import TidegateError, UsageError
 from tidegate.serving.labels.rows import Kind, Line, Unusable, require_columns
 
 _BATCH: Final = 50_000
-_ODD: Final = Unusable("it is not text in UTF-8")
 
 
 def open_lines(
@@ -84,12 +83,7 @@ def _csv_rows(path: Path, delimiter: str, names: Sequence[str]) -> Iterator[Line
 def _row(names: Sequence[str], cells: Sequence[str]) -> Mapping[str, str] | Unusable:
     if len(cells) != len(names):
         return Unusable(f"{len(cells)} cells for {len(names)} columns")
-    return _ODD if any(map(_odd, cells)) else dict(zip(names, cells, strict=True))
-
-
-def _odd(text: str) -> bool:
-    """Whether bytes that are not UTF-8 were smuggled through as surrogates."""
-    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
+    return dict(zip(names, cells, strict=True))
 
 
 def _json_lines(path: Path, aliases: Mapping[str, str]) -> Iterator[Line]:

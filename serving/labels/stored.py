@@ -141,6 +141,34 @@ def table_of(
     return pa.Table.from_batches(batches, schema), tuple(rejected)
 
 
+def append(store: Store, stream: str, kind: Kind, tables: Sequence[pa.Table], received: datetime) -> None:
+    """Keep what several callers of `table_of` have, in one file, without asking what the store knows already.
+
+    A reader leaves out what was said twice; this is for many small posts, each of which waits for the answer.
+    """
+    import pyarrow as pa
+
+    once = [table if table.num_rows == 1 else _last_said(kind, table) for table in tables]
+    columns = [name for name in COLUMNS[kind] if name != "received"]
+    put(
+        store,
+        stream,
+        kind,
+        pa.concat_tables([table.select(columns).cast(_schema(kind, received=False)) for table in once]),
+        received,
+    )
+
+
+def _last_said(kind: Kind, came: pa.Table) -> pa.Table:
+    """Without the lines that a later one of the same table replaces."""
+    import duckdb
+
+    with duckdb.connect() as connection:
+        connection.register("came", came)
+        table = connection.sql(_LAST_SAID[kind]).to_arrow_table()
+    return table.select([name for name in came.column_names if name in table.column_names])
+
+
 def put(store: Store, stream: str, kind: Kind, rows: pa.Table, received: datetime) -> str | None:
     """Write rows as one file of the day; its path, or None where there are none or the same file is there."""
     import pyarrow as pa
@@ -167,7 +195,7 @@ def day_folder(kind: Kind, stream: str, received: datetime) -> str:
 def files(store: Store, kind: Kind, stream: str) -> list[str]:
     """The store's paths of every file that counts."""
     names = [name for name in store.list(folder(kind, stream)) if name.endswith(".parquet")]
-    replaced = {name for file in names if _is_compacted(file) for name in _replaced(file, _metadata(store, file))}
+    replaced = {name for file in names if _is_compacted(file) for name in _replaced(file, metadata(store, file))}
     return [name for name in names if name not in replaced]
 
 
@@ -302,7 +330,7 @@ def _relation(store: Store, kind: Kind, names: Sequence[str], connection: DuckDB
 
 
 def _compact_day(store: Store, kind: Kind, names: list[str], *, now: datetime, few: int) -> int:
-    compacted = {name: _metadata(store, name) for name in names if _is_compacted(name)}
+    compacted = {name: metadata(store, name) for name in names if _is_compacted(name)}
     replaced = {one for name, about in compacted.items() for one in _replaced(name, about)}
     # The oldest first: one that was compacted again goes after those that it stands for.
     for name, about in sorted(compacted.items(), key=lambda item: item[1].get(_WRITTEN, b"")):
@@ -361,7 +389,7 @@ def _replaced(path: str, about: Mapping[bytes, bytes]) -> set[str]:
     return {f"{day}/{name}" for name in json.loads(about.get(_REPLACES, b"[]"))}
 
 
-def _metadata(store: Store, path: str) -> dict[bytes, bytes]:
+def metadata(store: Store, path: str) -> dict[bytes, bytes]:
     """What a file says about itself, and its number of `rows`; nothing where it is gone."""
     import pyarrow.parquet as pq
 
