@@ -98,8 +98,8 @@ class Predictions:
         wanted = f"id in ({', '.join(map(_text, names))})"
         with duckdb.connect() as connection:
             for files in days.values():
-                found: Any = self._read(connection, files).filter(wanted)
-                if (row := found.fetchone()) is not None:
+                found = self._read(connection, files).filter(wanted).order("id").limit(1)
+                for row in found.fetchall():
                     return dict(zip(found.columns, row, strict=True))
         return None
 
