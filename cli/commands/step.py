@@ -11,7 +11,9 @@ from tidegate.core.errors import Conflict, ExitCode, Temporary, TidegateError
 
 
 def step(
-    name: Annotated[str, typer.Argument(help="contract, train, evaluate or aliases.", metavar="NAME")],
+    name: Annotated[
+        str, typer.Argument(help="contract, train, evaluate; aliases, labels, retrain, notify, upkeep.", metavar="NAME")
+    ],
 ) -> None:
     """Run one step of a flow, whatever changed. Exit code 78 means that trying again cannot help."""
     t = terminal()
@@ -26,11 +28,11 @@ def step(
 
 
 def _run(t: Terminal, name: str) -> None:
-    from tidegate.pipelines import aliases
+    from tidegate.pipelines.acts import ACTS
     from tidegate.pipelines.environment import environment_for
     from tidegate.pipelines.runners import local
 
-    if name == "aliases":
-        aliases.sync(environment_for(t.project), t.progress)
+    if name in ACTS:
+        ACTS[name](environment_for(t.project), t.progress)
     else:
         local.run_step(t.project, name, t.progress)
