@@ -47,6 +47,7 @@ COMMANDS: Final = MappingProxyType(
         "predict": Line(_HERE + "predict:predict", "Predict every row of a file with a released version.", RUN),
         "package": Line(_HERE + "package:package", "Find a version's Bento, or build it again.", RUN),
         "why": Line(_HERE + "why:why", "Trace a prediction to its release, run, data and commit.", WATCH),
+        "monitor": Line(_HERE + "monitor:app", "Watch live data, predictions and quality.", WATCH),
         "events": Line(_HERE + "events:events", "Show every decision, with who took it.", WATCH),
         "dev": Line(_HERE + "dev:app", "Tools for trying things out.", SETUP),
         "step": Line(_HERE + "step:step", "Run one step of a flow, for DVC stages and Workflow pods.", SETUP),

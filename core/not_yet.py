@@ -18,7 +18,8 @@ _KEYS: Final = (
     ("serve.capture", "no predictions are kept, so nothing of them is written, hashed or deleted"),
     ("image", "no images are built"),
     ("rollout.unit.window", "only errors and latency are judged, which are known at once"),
-    ("monitor", "nothing watches for drift or lost quality"),
+    ("monitor.quality", "only drift is watched for"),
+    ("monitor.labels", "no labels are read"),
     ("retrain", "nothing starts a training by itself"),
     ("notify", "nobody is told; `tidegate events` shows what happened"),
 )

@@ -17,7 +17,8 @@ ASKED: dict[str, dict[str, Any]] = {
     "serve.capture": {"serve": {"capture": {"exclude": ["name"]}}},
     "image": {"image": {"system_packages": ["libgomp1"]}},
     "rollout.unit.window": {"rollout": {"unit": {"window": 60.0}}},
-    "monitor": {"monitor": {"labels": {"command": "./labels"}}},
+    "monitor.quality": {"monitor": {"quality": {"metric": "f1"}}},
+    "monitor.labels": {"monitor": {"labels": {"command": "./labels"}}},
     "retrain": {"retrain": {"release": "auto"}},
     "notify": {"notify": [{"on": ["drift"], "webhook": "env:HOOK"}]},
 }
