@@ -71,9 +71,24 @@ def status(environment: Environment) -> dict[str, Any]:
     """What `ps` prints.
 
     Raises:
-        NotRunning: there is no `up`.
+        NotRunning: there is no `up`; says what a killed one left.
     """
-    return control.ask(control.socket_path(environment.project.root, environment.project.env), "ps")
+    try:
+        return control.ask(control.socket_path(environment.project.root, environment.project.env), "ps")
+    except control.NotRunning as error:
+        raise _orphaned(environment) or error from error
+
+
+def _orphaned(environment: Environment) -> control.NotRunning | None:
+    """What to say when `up` was killed and its processes go on answering users."""
+    gateway, left = _gateway_to_stop(environment), environment.deployer.running()
+    if gateway.pid is None and not left:
+        return None
+    names = (["the gateway"] if gateway.pid is not None else []) + [f"version {one.version}" for one in left]
+    return control.NotRunning(
+        f"`tidegate up` is not running, and what it started goes on: {', '.join(names)}. Nobody judges a rollout.",
+        "`tidegate up -d` takes them over as they are; `tidegate down` ends them.",
+    )
 
 
 def down(environment: Environment, patience: float = 40.0) -> bool:

@@ -51,6 +51,9 @@ class Copies:
             return Ending("rolled_back", f"{broken} No user met it: this was the shadow phase.")
         if held:
             return None
+        doubt = self._phase.why_doubtful(now) if self._phase.passed(now) else ""
+        if doubt:
+            return Ending(_ON_INCONCLUSIVE[self._plan.on_inconclusive], doubt)
         if self._phase.passed(now):
             return Ending("shadow", self.numbers(now)["sentence"])
         over = self._phase.why_over()

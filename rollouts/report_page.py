@@ -6,9 +6,10 @@ Every text that comes from data goes through `html.escape`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import pairwise
+from typing import Any
 
 from tidegate.core.units import span
 from tidegate.rollouts.charts import Chart, svg
@@ -103,7 +104,7 @@ def _top(report: Report) -> str:
     status, plan = report.status, report.plan
     reasons = "".join(f"<li>{escape(str(reason))}</li>" for reason in status["reasons"])
     copies = (status["shadow"] or {}).get("sentence")
-    shadow = f"<p>Shadow phase: {escape(str(copies))}</p>" if copies else ""
+    shadow = f"<p>Shadow phase: {escape(str(copies))}</p>{_disagreement(status['shadow'])}" if copies else ""
     moments = report.history.moments
     users = f"{moments[-1].canary:,} canary, {moments[-1].stable:,} stable" if moments else "none yet"
     facts = [
@@ -122,6 +123,24 @@ def _top(report: Report) -> str:
         f'<h1 class="{_LOOKS.get(status["state"], "open")}">{escape(_headline(report))}</h1>\n'
         f'<ul class="reasons">{reasons}</ul>{shadow}<dl>{listed}</dl>\n'
     )
+
+
+def _disagreement(shadow: Mapping[str, Any]) -> str:
+    """Of the copies: rows and difference by the class that stable predicts, and by the values of each slice."""
+    groups = {"stable predicts": shadow.get("by_class") or (), **(shadow.get("by_slice") or {})}
+    named = shadow.get("different") is not None
+    tables = []
+    for name, values in groups.items():
+        rows = "".join(
+            f"<tr><td>{escape(str(one['value']))}</td><td>{one['rows']:,}</td>"
+            f"<td>{per_cent(one['difference']) if named else format(one['difference'], '.3g')}</td></tr>"
+            for one in values
+        )
+        heading = (
+            f"<tr><th>{escape(str(name))}</th><th>rows</th><th>{'another class' if named else 'differ by'}</th></tr>"
+        )
+        tables += [f'<div class="wide"><table>{heading}{rows}</table></div>'] if rows else []
+    return f"<details><summary>Where the versions disagree</summary>{''.join(tables)}</details>" if tables else ""
 
 
 def _arm(report: Report, arm: str) -> str:

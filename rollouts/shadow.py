@@ -1,7 +1,9 @@
 """The phase before the first step: the canary gets copies, nobody gets its answers, and the two are compared.
 
-What is compared decides nothing: a better model differs. Only a canary that fails what the stable arm answers is
-stopped, by the rule that stops one in a step. Pure: pairs and the time come in, numbers come out.
+A better model differs, so what is compared rolls nothing back. A canary that fails what the stable arm answers is
+stopped, by the rule that stops one in a step; one that disagrees about most of what it is asked is no version of the
+same model, and that is for a person to look at before a user meets it. Pure: pairs and the time come in, numbers come
+out.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tidegate.core.units import format_duration
+from tidegate.rollouts import disagreement
 from tidegate.rollouts.blocks import CLIENT_ERROR, SERVER_ERROR, Exposure
 from tidegate.rollouts.failing import Failing
 from tidegate.rollouts.plan import RolloutPlan
@@ -23,6 +26,12 @@ _OK = 2
 # Quantiles are those of the newest pairs: a p99 with little noise, and little to keep.
 _SECONDS = 5000
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+# Where one version is a coin thrown against the other, or a number lies a whole spread away on average.
+_MOST_DIFFERENT, _MOST_RELATIVE = 0.5, 1.0
+_ROWS = 100
+_CLASS = "class"
+"""The grouping by what the stable arm predicts; slices are named `slice.<column>`."""
+_SLICE = "slice."
 
 
 class ShadowPhase:
@@ -91,6 +100,17 @@ class ShadowPhase:
             f"{'were' if self._sums.answered else 'was'} answered by both versions: too little to compare."
         )
 
+    def why_doubtful(self, now: float) -> str:
+        """Why a person should look before the first step, although the phase is over; or nothing."""
+        numbers = self.numbers(now)
+        if numbers["rows"] < _ROWS:
+            return ""
+        relative, different = numbers["relative_difference"], numbers["different"]
+        if max(different or 0.0, 0.0) <= _MOST_DIFFERENT and max(relative or 0.0, 0.0) <= _MOST_RELATIVE:
+            return ""
+        told = "The versions disagree about most of what they are asked, which no small change does."
+        return f"{told} {numbers['sentence']}"
+
     def numbers(self, now: float) -> dict[str, Any]:
         """JSON: what `rollout status` and the ledger show.
 
@@ -98,7 +118,9 @@ class ShadowPhase:
         `failures` and `refused` count requests; `different` is a share of rows with another class,
         `score_difference` a mean distance of class probabilities (0 to 1), `difference` a mean absolute difference of
         numbers, `relative_difference` the same in standard deviations of the stable arm's; `latency` in seconds.
-        What was not there to compare is None.
+        `by_class` and `by_slice` hold rows and difference (a share of other classes, or a mean distance of numbers) of
+        each class that the stable arm predicts, and of each value of the gate's slices. What was not there to compare
+        is None.
         """
         document = {"seconds": round(_since(self._first, now), 3), **self._sums.numbers(), "latency": self._latency()}
         return {**document, "sentence": shadow_sentence(document)}
@@ -151,6 +173,7 @@ class _Sums:
         self.numeric, self.absolute = 0, 0.0
         # Welford's mean and sum of squares of the stable arm's numbers.
         self.mean = self.squares = 0.0
+        self.groups: dict[str, dict[str, list[float]]] = {}
 
     def count(self, pair: Pair, *, refused: bool) -> None:
         """Add the statuses of a pair."""
@@ -164,13 +187,20 @@ class _Sums:
         stable, canary = pair.stable, pair.canary
         self.answered += 1
         numeric = stable.numeric and canary.numeric
-        for before, after in zip(stable.predictions or (), canary.predictions or (), strict=False):
+        groups = disagreement.Groups(self.groups)
+        for row, (before, after) in enumerate(zip(stable.predictions or (), canary.predictions or (), strict=False)):
             self.rows += 1
             if numeric and math.isfinite(after - before):
+                distance = abs(after - before)
                 self._number(before, after)
             else:
+                distance = float(before != after)
                 self.named += 1
                 self.different += before != after
+                groups.add(_CLASS, before, distance)
+            for column, values in (stable.slices or {}).items():
+                groups.add(_SLICE + column, values[row], distance)
+        self.groups = groups.state()
         for ours, theirs in zip(stable.scores or (), canary.scores or (), strict=False):
             self.scored += 1
             self.distance += sum(abs(ours.get(name, 0.0) - theirs.get(name, 0.0)) for name in {*ours, *theirs}) / 2
@@ -195,6 +225,15 @@ class _Sums:
             "relative_difference": _finite(difference / spread) if difference is not None and spread > 0 else None,
             "failures": {"stable": self.stable_failures, "canary": self.canary_failures},
             "refused": self.refused,
+            **self._by_group(),
+        }
+
+    def _by_group(self) -> dict[str, Any]:
+        groups = disagreement.Groups(self.groups)
+        slices = [name for name in groups.columns() if name.startswith(_SLICE)]
+        return {
+            "by_class": groups.numbers(_CLASS),
+            "by_slice": {name.removeprefix(_SLICE): groups.numbers(name) for name in slices},
         }
 
 

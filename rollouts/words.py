@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tidegate.core.artifacts import VerdictWord
+from tidegate.rollouts.disagreement import worst
 from tidegate.rollouts.plan import GoalPlan, Line, RolloutPlan, Stream
 from tidegate.rollouts.stats.latency import SHARES
 from tidegate.rollouts.verdict import Units
@@ -87,6 +88,7 @@ def shadow_sentence(numbers: Mapping[str, Any]) -> str:
         return "No copied request was answered by both versions."
     failures, refused = numbers["failures"], numbers["refused"]
     parts = [f"{numbers['requests']:,} copied requests: " + (", ".join(_differences(numbers)) or "nothing to compare")]
+    parts += _where(numbers)
     parts.append(f"the canary failed {failures['canary']:,}, stable {failures['stable']:,}")
     if refused:
         parts.append(f"it refused {refused:,} that stable answered")
@@ -95,6 +97,19 @@ def shadow_sentence(numbers: Mapping[str, Any]) -> str:
         canary, stable = ("/".join(milliseconds(one) for one in latency[arm].values()) for arm in ("canary", "stable"))
         parts.append(f"{canary} at p50/p90/p99, stable {stable}")
     return "; ".join(parts) + "."
+
+
+def _where(numbers: Mapping[str, Any]) -> list[str]:
+    """The class and the slice with the most disagreement, where there is a choice of them."""
+    named = numbers["different"] is not None
+    groups = {**({"rows that stable calls": numbers["by_class"]} if named else {}), **numbers["by_slice"]}
+    found = []
+    for name, values in groups.items():
+        most = worst(values)
+        if most is not None and most["difference"] > 0:
+            how = per_cent(most["difference"]) if named else f"{most['difference']:.3g}"
+            found.append(f"most for {name} {most['value']} ({how} of {most['rows']:,})")
+    return found
 
 
 def _differences(numbers: Mapping[str, Any]) -> list[str]:

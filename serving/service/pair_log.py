@@ -14,6 +14,7 @@ import threading
 import time
 import zlib
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from typing import Any, Literal
 import msgspec
 
 from tidegate.serving.service.model import Answer
+from tidegate.serving.service.schema import Row
 
 # Lines a second of one process; beyond them every other id is left out, then three of four, and so on.
 MOST_A_SECOND = 200
@@ -47,6 +49,7 @@ class Half(msgspec.Struct, omit_defaults=True):
         predictions: of the first rows; what is no short scalar is a digest. None where there was no prediction.
         scores: class -> probability of the same rows.
         numeric: whether the predictions are quantities, not names.
+        slices: column -> values of the same rows, of the gate's slices; only in the stable half.
     """
 
     rollout: str
@@ -59,6 +62,7 @@ class Half(msgspec.Struct, omit_defaults=True):
     predictions: list[Any] | None = None
     scores: list[dict[str, float]] | None = None
     numeric: bool = False
+    slices: dict[str, list[str]] | None = None
 
 
 _encoder = msgspec.json.Encoder()
@@ -89,6 +93,7 @@ class _Waiting:
     status: int
     seconds: float
     answer: Answer | None
+    slices: dict[str, list[Any]] | None
 
 
 class PairLog:
@@ -98,18 +103,39 @@ class PairLog:
         folder: where the files go, as long as it is there; None keeps nothing.
         release: of this process; names the files.
         classes: what the columns of `Answer.probabilities` stand for.
+        slices: columns whose values the stable half keeps, so that disagreement is told by them.
     """
 
-    def __init__(self, folder: Path | None, release: str = "", classes: list[Any] | None = None) -> None:
-        self._folder, self._release = folder, release
+    def __init__(
+        self,
+        folder: Path | None,
+        release: str = "",
+        classes: list[Any] | None = None,
+        slices: Sequence[str] = (),
+    ) -> None:
+        self._folder, self._release, self._slices = folder, release, tuple(slices)
         self.classes = classes
+        self._places: dict[str, int] = {}
         self._queue: deque[_Waiting] = deque()
         self._level = self._kept = self._file = 0
         self._second = 0.0
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def add(self, pair: bytes, arm: str, status: int, seconds: float, answer: Answer | None) -> None:
+    def knows(self, columns: Sequence[str]) -> None:
+        """Say which columns a row has, in its order; a slice by another one is not told."""
+        self._places = {name: columns.index(name) for name in self._slices if name in columns}
+
+    def add(
+        self,
+        pair: bytes,
+        arm: str,
+        status: int,
+        seconds: float,
+        answer: Answer | None,
+        *,
+        rows: Sequence[Row] = (),
+    ) -> None:
         """Keep one answer, if it is among those that are kept.
 
         Args:
@@ -118,6 +144,7 @@ class PairLog:
             status: of the answer.
             seconds: that it took until now.
             answer: what was predicted, None if nothing was.
+            rows: that were asked.
         """
         if self._folder is None or len(self._queue) >= MOST_WAITING:
             return
@@ -126,7 +153,8 @@ class PairLog:
             return
         kept = None if answer is None else answer.part(0, _rows(answer))
         side: Literal["stable", "shadow"] = "shadow" if arm == "shadow" else "stable"
-        self._queue.append(_Waiting(name, side, time.time() - seconds, status, seconds, kept))
+        slices = self._sliced(rows[: len(kept.predictions)]) if kept is not None and side == "stable" else None
+        self._queue.append(_Waiting(name, side, time.time() - seconds, status, seconds, kept, slices))
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="tidegate-pairs", daemon=True)
             self._thread.start()
@@ -153,6 +181,11 @@ class PairLog:
             time.sleep(_PAUSE)
             self.flush()
 
+    def _sliced(self, rows: Sequence[Row]) -> dict[str, list[Any]] | None:
+        if not self._places or not rows:
+            return None
+        return {name: [row[place] for row in rows] for name, place in self._places.items()}
+
     def _chosen(self, name: str) -> bool:
         """Leave out by the id's last bits, so that the other process leaves out the same ones."""
         now = time.monotonic()
@@ -174,6 +207,8 @@ class PairLog:
             half.predictions = [_plain(value) for value in answer.predictions]
             half.numeric = self.classes is None and all(type(value) in {int, float} for value in answer.predictions)
             half.scores = self._scores(answer.probabilities)
+        if waiting.slices is not None:
+            half.slices = {name: [_short(value) for value in values] for name, values in waiting.slices.items()}
         return half
 
     def _scores(self, rows: list[list[float]] | None) -> list[dict[str, float]] | None:
@@ -208,6 +243,10 @@ def _parse(pair: bytes) -> tuple[str, str, int] | None:
 def _rows(answer: Answer) -> int:
     width = 1 + (len(answer.probabilities[0]) if answer.probabilities else 0)
     return max(1, MOST_VALUES // width)
+
+
+def _short(value: Any) -> str:
+    return "(missing)" if value is None else str(value)[:_LONGEST_TEXT]
 
 
 def _plain(value: Any) -> Any:

@@ -48,6 +48,8 @@ def test_users_are_served_while_up_is_dead_and_the_next_one_resumes(stack: Journ
         answered = load.report.answered
         assert stack.must("rollout", "promote", "--json").json["weight"] == 50
         wait_until(lambda: load.report.answered > answered + 100, "nobody is answered")
+        left = stack.cli("ps")
+        assert (left.exit_code, "goes on: the gateway, version" in left.stderr) == (1, True)
         stack.up()
         assert {name: one["pid"] for name, one in stack.ps().items() if name != "up"} == before
         over = stack.ended()

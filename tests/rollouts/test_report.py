@@ -178,11 +178,18 @@ def test_a_shadow_phase_shows_what_the_copies_showed() -> None:
     recorder = Recorder(MemoryStore(), "demand.local", plan(shadow=True), units=2000)
     read = Page(page(reported(recorder)))
     assert read.of("h1")[0].startswith("In its shadow phase: version 2 gets copies")
-    recorder.say("shadow", {"rollout": "o-1a2b", "shadow": {"sentence": "40 copied requests: <all> alike."}})
+    showed = {
+        "sentence": "40 copied requests: <all> alike.",
+        "different": 0.1,
+        "by_class": [{"value": "<b>up", "rows": 40, "difference": 0.1}],
+        "by_slice": {"country": [{"value": "NL", "rows": 12, "difference": 0.25}]},
+    }
+    recorder.say("shadow", {"rollout": "o-1a2b", "shadow": showed})
     recorder.run(GOOD)
     made = reported(recorder)
     read = Page(page(made))
     assert any("40 copied requests: <all> alike." in text for text in read.of("p"))
+    assert {"<b>up", "NL", "25 %"} <= set(read.of("td"))
     assert [one.kind for one in made.decisions] == ["rollout_started", "shadow", "step_passed", "promoted"]
 
 

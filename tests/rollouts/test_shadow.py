@@ -251,3 +251,48 @@ def test_a_phase_goes_on_from_its_state_exactly(status: int) -> None:
         assert second.numbers(NOW + 4) == whole.numbers(NOW + 4)
         assert second.why_stop(stable_ready=True) == whole.why_stop(stable_ready=True)
         assert second.passed(NOW + 4) == whole.passed(NOW + 4) == (status == 200)
+
+
+def many(count: int, *, stable: str, canary: str, **slices: str) -> list[Pair]:
+    """Pairs of one row each."""
+    named = {"slices": {column: [value] for column, value in slices.items()}} if slices else {}
+    return [
+        pair(0.01 * number, {"predictions": [stable], **named}, {"predictions": [canary]}) for number in range(count)
+    ]
+
+
+def test_disagreement_is_told_by_class_and_by_slice() -> None:
+    """Two per cent overall may be every third row of the class, or of the country, that matters."""
+    numbers = shown(
+        *many(90, stable="keep", canary="keep", country="NL"),
+        *many(20, stable="churn", canary="keep", country="BE"),
+        *many(10, stable="churn", canary="churn", country="NL"),
+    )
+    assert numbers["by_class"] == [
+        {"value": "keep", "rows": 90, "difference": 0.0},
+        {"value": "churn", "rows": 30, "difference": pytest.approx(2 / 3)},
+    ]
+    assert [(one["value"], one["difference"]) for one in numbers["by_slice"]["country"]] == [("NL", 0.0), ("BE", 1.0)]
+    assert (
+        "most for rows that stable calls churn (67 % of 30); most for country BE (100 % of 20)" in numbers["sentence"]
+    )
+
+
+def test_versions_that_disagree_about_most_rows_are_for_a_person_to_look_at() -> None:
+    """No user meets what predicts something else altogether before somebody has said that this is meant."""
+    phase = ShadowPhase(PLAN)
+    phase.add(many(150, stable="keep", canary="churn"))
+    assert "disagree about most" in phase.why_doubtful(NOW)
+    same = ShadowPhase(PLAN)
+    same.add([*many(100, stable="keep", canary="keep"), *many(50, stable="keep", canary="churn")])
+    assert same.why_doubtful(NOW) == ""
+
+
+def test_a_column_with_countless_values_stays_small() -> None:
+    """The state is written at every block; a slice by user id must not make it grow."""
+    phase = ShadowPhase(PLAN)
+    for number in range(300):
+        phase.add(many(1, stable="keep", canary="keep", user=f"u{number}"))
+    groups = phase.state()["sums"]["groups"]["slice.user"]
+    assert len(groups) == 51
+    assert sum(rows for rows, _ in groups.values()) == 300

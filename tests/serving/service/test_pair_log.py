@@ -183,3 +183,15 @@ def test_what_hooks_answer_is_kept_as_something_that_can_be_compared(paced: Any,
     assert all(isinstance(one, str) and len(one) < 30 for one in (same, other, long, *rest[:2]))
     assert rest[2:] == [True, None, 2, 1]
     assert [half.numeric for half in lines(tmp_path)] == [False] * 8 + [True, True]
+
+
+def test_the_stable_half_keeps_the_values_of_the_slices(paced: Callable[..., PairLog], tmp_path: Path) -> None:
+    """Disagreement is told by them; one half is enough, and a column that no request has is not told."""
+    log = paced(tmp_path, slices=["country", "unheard"])
+    log.knows(["age", "country"])
+    for arm in ("stable", "shadow"):
+        log.add(name(), arm, 200, 0.01, Answer(["yes", "no"]), rows=[(41, "NL"), (7, None)])
+    log.flush()
+    stable, shadow = lines(tmp_path)
+    assert stable.slices == {"country": ["NL", "(missing)"]}
+    assert shadow.slices is None
