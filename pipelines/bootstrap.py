@@ -34,7 +34,7 @@ _OWN_LEAST = 200
 
 
 def advantage_at_least(
-    measure: Measure, challenger: Scored, champion: Scored, frame: pd.DataFrame
+    measure: Measure, challenger: Scored, champion: Scored, frame: pd.DataFrame, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
     """How much better the challenger is (negative: worse) in the metric's good direction: estimate, lower bound.
 
@@ -43,9 +43,10 @@ def advantage_at_least(
         challenger: its answers.
         champion: its answers on the same rows in the same order.
         frame: those rows' raw columns, for the user's own metric.
+        confidence: of the bound, one-sided.
 
     Returns:
-        The difference on the holdout, and its 5 % quantile over resamples; NaN where it is not defined.
+        The difference on the rows, and its lower quantile over resamples; NaN where it is not defined.
     """
     import numpy as np
 
@@ -61,7 +62,7 @@ def advantage_at_least(
     # A metric that many resamples cannot compute rests on a handful of rows; such a bound says nothing.
     if len(usable) < CONFIDENCE * len(differences) or len(usable) < _OWN_LEAST:
         return estimate, math.nan
-    return estimate, float(np.quantile(usable, 1 - CONFIDENCE))
+    return estimate, float(np.quantile(usable, 1 - confidence))
 
 
 def _differences(name: str, challenger: Scored, champion: Scored) -> NDArray[np.floating]:

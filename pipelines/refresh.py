@@ -11,7 +11,7 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +41,14 @@ class NewData:
         return self.data.md5 != self.before
 
 
-def refresh(project: Project, progress: Progress) -> NewData:
+def refresh(project: Project, progress: Progress, *, changed_since: str | None = None) -> NewData:
     """Run data.command and record what it wrote.
+
+    Args:
+        project: whose data.
+        progress: told what runs.
+        changed_since: from when on rows tell of the world as it is (ISO 8601), if a retrain knows it; the command finds
+            it as TIDEGATE_CHANGED_SINCE and may leave older rows out.
 
     Raises:
         ConfigError: there is no data.command, it is not a program, or it wrote rows without a column that is needed.
@@ -56,7 +62,7 @@ def refresh(project: Project, progress: Progress) -> NewData:
             "Write `command: python extract.py` under data, or take a file: `tidegate data add FILE`.",
         )
     with _guarded(project), progress.task(command):
-        _run(project, command)
+        _run(project, command, {"TIDEGATE_CHANGED_SINCE": changed_since} if changed_since else {})
         rows = _checked(project, project.path(project.config.data.path), f"what `{command}` wrote")
         return _record(project, rows)
 
@@ -104,14 +110,14 @@ def recover(root: Path) -> str | None:
     return name
 
 
-def _run(project: Project, command: str) -> None:
+def _run(project: Project, command: str, told: Mapping[str, str]) -> None:
     """The command, without a shell; its output goes to stderr."""
     try:
         words = shlex.split(command)
         done = subprocess.run(
             words,
             cwd=project.root,
-            env={**os.environ, "TIDEGATE_DATA": str(project.path(project.config.data.path))},
+            env={**os.environ, **told, "TIDEGATE_DATA": str(project.path(project.config.data.path))},
             stdout=2,
             check=False,
         )

@@ -90,15 +90,16 @@ class Gated:
 class Watched:
     """One window of live data and what was made of it; times are ISO 8601 in UTC.
 
-    `outcome` is drift, no_drift or cannot_tell; `lost` says that quality was lost; `share` is the weight of the drifted
-    columns, 0 to 1; `asked` whether it asked for a retrain, `reason` why or why not.
+    `outcome` is drift, no_drift or cannot_tell; `lost` says that quality was lost, None that nobody can tell yet;
+    `share` is the weight of the drifted columns, 0 to 1; `asked` whether it asked for a retrain, `reason` why or why
+    not.
     """
 
     since: str
     until: str
     outcome: str
     share: float | None
-    lost: bool
+    lost: bool | None
     asked: bool
     reason: str
     report: str = ""
@@ -110,6 +111,8 @@ RetrainOutcome = Literal["released", "registered", "kept", "refused", "failed", 
 @dataclass(frozen=True, slots=True)
 class RetrainState:
     """One retrain; `outcome` is None while it runs. `data` is the md5 that it trained on.
+
+    `window` is the beginning of the window that asked for it, empty if a person did.
 
     `released`: a rollout began or ended well; `registered`: waits for a person; `kept`: the challenger was not better;
     `refused`: by the gate; `former`: a former champion is the better answer; `nothing_new`: the data was trained on
@@ -125,6 +128,7 @@ class RetrainState:
     release: str | None = None
     data: str | None = None
     reasons: tuple[str, ...] = ()
+    window: str = ""
 
 
 # What is kept of windows in the state; all of them are in the ledger.
@@ -301,7 +305,7 @@ def _watched(state: State, event: Event) -> State:
         data["until"],
         data["outcome"],
         data.get("share"),
-        bool(data.get("lost")),
+        data.get("lost"),
         bool(data["retrain"]["asked"]),
         data["retrain"]["reason"],
         data.get("report", ""),
@@ -310,7 +314,8 @@ def _watched(state: State, event: Event) -> State:
 
 
 def _retrain_started(state: State, event: Event) -> State:
-    begun = RetrainState(event.data["retrain"], event.data["reason"], event.at, event.actor)
+    data = event.data
+    begun = RetrainState(data["retrain"], data["reason"], event.at, event.actor, window=data.get("window", ""))
     return replace(state, retrains=(*state.retrains, begun))
 
 
@@ -347,7 +352,7 @@ GRAMMAR: Mapping[str, Callable[[State, Event], State]] = {
     "replaced": _ended("replaced", "inconclusive"),  # rollout: a newer one follows
     "rollback": _rollback,  # release, reasons: immediate and unjudged
     "watched": _watched,  # window, until, outcome, share, lost, retrain (asked, reason), report: of live data
-    "retrain_started": _retrain_started,  # retrain, reason
+    "retrain_started": _retrain_started,  # retrain, reason, window (that asked; none if a person did)
     "retrain_ended": _retrain_ended,  # retrain, outcome, release, data (its md5), reasons
     "frozen": lambda state, event: replace(state, frozen=event.data["reason"]),
     "unfrozen": lambda state, _: replace(state, frozen=None),

@@ -11,7 +11,7 @@ from tidegate.core.errors import Conflict, ExitCode, Temporary, TidegateError
 
 
 def step(
-    name: Annotated[str, typer.Argument(help="contract, train, evaluate, aliases or monitor.", metavar="NAME")],
+    name: Annotated[str, typer.Argument(help="contract, train, evaluate, aliases or retrain.", metavar="NAME")],
 ) -> None:
     """Run one step of a flow, whatever changed. Exit code 78 means that trying again cannot help."""
     t = terminal()
@@ -29,11 +29,12 @@ def _run(t: Terminal, name: str) -> None:
     from tidegate.pipelines import aliases
     from tidegate.pipelines.environment import environment_for
     from tidegate.pipelines.runners import local
-    from tidegate.pipelines.steps import monitor
 
     if name == "aliases":
         aliases.sync(environment_for(t.project), t.progress)
-    elif name == "monitor":
-        monitor.run_and_draw(environment_for(t.project), t.progress, monitor.undecided)
+    elif name == "retrain":
+        from tidegate.pipelines import retrain
+
+        retrain.by_itself(environment_for(t.project), t.progress)
     else:
         local.run_step(t.project, name, t.progress)
