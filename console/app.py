@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
-from tidegate.console import api, pages
+from tidegate.console import api, intake, pages
 from tidegate.console.auth import Access, Guard
 from tidegate.console.known import Known
 from tidegate.console.metrics import render
@@ -54,6 +54,7 @@ def create_app(environment: Environment, access: Access | None = None) -> ASGIAp
     known, templates = Known(environment), Templates(environment)
     app.state.known, app.state.access, app.state.templates = known, access, templates
     app.include_router(api.router)
+    app.include_router(intake.router(environment))
     app.include_router(pages.router)
     _add_small_ones(app, known)
     _add_errors(app, templates)
