@@ -195,7 +195,7 @@ def day_folder(kind: Kind, stream: str, received: datetime) -> str:
 def files(store: Store, kind: Kind, stream: str) -> list[str]:
     """The store's paths of every file that counts."""
     names = [name for name in store.list(folder(kind, stream)) if name.endswith(".parquet")]
-    replaced = {name for file in names if _is_compacted(file) for name in _replaced(file, _metadata(store, file))}
+    replaced = {name for file in names if _is_compacted(file) for name in _replaced(file, metadata(store, file))}
     return [name for name in names if name not in replaced]
 
 
@@ -330,7 +330,7 @@ def _relation(store: Store, kind: Kind, names: Sequence[str], connection: DuckDB
 
 
 def _compact_day(store: Store, kind: Kind, names: list[str], *, now: datetime, few: int) -> int:
-    compacted = {name: _metadata(store, name) for name in names if _is_compacted(name)}
+    compacted = {name: metadata(store, name) for name in names if _is_compacted(name)}
     replaced = {one for name, about in compacted.items() for one in _replaced(name, about)}
     # The oldest first: one that was compacted again goes after those that it stands for.
     for name, about in sorted(compacted.items(), key=lambda item: item[1].get(_WRITTEN, b"")):
@@ -389,7 +389,7 @@ def _replaced(path: str, about: Mapping[bytes, bytes]) -> set[str]:
     return {f"{day}/{name}" for name in json.loads(about.get(_REPLACES, b"[]"))}
 
 
-def _metadata(store: Store, path: str) -> dict[bytes, bytes]:
+def metadata(store: Store, path: str) -> dict[bytes, bytes]:
     """What a file says about itself, and its number of `rows`; nothing where it is gone."""
     import pyarrow.parquet as pq
 
