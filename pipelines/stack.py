@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tidegate.core.errors import Conflict, TidegateError
-from tidegate.pipelines import control
+from tidegate.pipelines import console_process, control
 from tidegate.pipelines.environment import Environment
 from tidegate.pipelines.processes import stop_all
 from tidegate.serving.gateway.process import Gateway
@@ -110,7 +110,8 @@ def down(environment: Environment, patience: float = 40.0) -> bool:
                 gateway.claim()
                 had_gateway = gateway.pid is not None
                 gateway.stop()
-                return stop_all(environment) > 0 or had_gateway or was_up
+                had_console = console_process.stop(environment)
+                return stop_all(environment) > 0 or had_gateway or had_console or was_up
         except Conflict as error:
             if time.monotonic() > deadline:
                 raise TidegateError(error.message, "It does not stop: end that process by its number.") from error

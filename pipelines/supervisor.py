@@ -23,6 +23,7 @@ from typing import Any
 
 from tidegate.core.errors import Temporary, TidegateError
 from tidegate.pipelines import aliases, control
+from tidegate.pipelines.console_process import ConsoleProcess
 from tidegate.pipelines.environment import Environment
 from tidegate.pipelines.processes import Processes, stop_all
 from tidegate.pipelines.revisions import Wanted, routing, wanted
@@ -60,6 +61,7 @@ class Stack:
         self.environment = environment
         self.gateway = gateway_of(environment)
         self.processes = Processes(environment, self._say)
+        self.console = ConsoleProcess(environment, self._say)
         self._note = note
         self._state = State()
         self._routed = GatewayState(None)
@@ -96,6 +98,10 @@ class Stack:
                 if not announced and self._serves():
                     announced = True
                     ready()
+                if announced:
+                    # Nobody who is served waits for it.
+                    with self._contained():
+                        self.console.keep()
                 self._stop.wait(_TICK)
 
     def stop(self) -> None:
@@ -120,9 +126,9 @@ class Stack:
         gateway["ready"] = self.gateway.ready()
         return {
             "kind": "stack",
-            "processes": [up, gateway, *processes],
+            "processes": [up, gateway, *processes, *filter(None, [self.console.shown()])],
             "gateway": self.gateway.address,
-            "console": None,
+            "console": self.console.address,
         }
 
     def tick(self) -> None:
@@ -213,6 +219,7 @@ class Stack:
         with self._contained():
             self._open_loop()
         self.processes.adopt()
+        self.console.adopt()
         self._routed = routing(self._asked(), self.processes.running, self._routed)
         found = self.gateway.start(self._routed)
         if found:
@@ -352,6 +359,7 @@ class Stack:
         """Stop taking requests first, then the processes that answer them."""
         self.gateway.stop()
         self._schedule.stop()
+        self.console.stop()
         stop_all(self.environment)
         if self._telling is not None and self._telling.poll() is None:
             self._telling.terminate()

@@ -11,6 +11,7 @@ import getpass
 import json
 import os
 import socket
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -79,6 +80,8 @@ class Ledger:
         self._events: list[Event] = []
         # Whether the files were looked through for a hole: once is enough, for what has been read is kept here.
         self._whole = False
+        # Threads of the console ask at the same time; each would add the events that it read.
+        self._reading = threading.RLock()
 
     def events(self) -> tuple[Event, ...]:
         """Every event so far, oldest first.
@@ -86,13 +89,14 @@ class Ledger:
         Raises:
             TidegateError: a file of the ledger is unreadable; nothing is guessed in its place.
         """
-        if not self._events:
-            self._read_segments()
-        self._read_on()
-        if not self._whole:
-            self._refuse_holes()
-            self._whole = True
-        return tuple(self._events)
+        with self._reading:
+            if not self._events:
+                self._read_segments()
+            self._read_on()
+            if not self._whole:
+                self._refuse_holes()
+                self._whole = True
+            return tuple(self._events)
 
     def append(self, decide: Decide) -> Event | None:
         """Add the event that `decide` makes of all events so far; None when it decides for nothing.
@@ -114,10 +118,11 @@ class Ledger:
                 actor=draft.actor or actor(),
                 data=draft.data,
             )
-            if self._store.put_if_absent(self._name(event.seq), _encode(event.to_json())):
-                self._events.append(event)
-                self._write_segment()
-                return event
+            with self._reading:
+                if self._store.put_if_absent(self._name(event.seq), _encode(event.to_json())):
+                    self._events.append(event)
+                    self._write_segment()
+                    return event
         raise Conflict(f"The ledger at {self._store.url} is too busy.", "Run the same command again.")
 
     def _name(self, seq: int) -> str:

@@ -102,6 +102,26 @@ def svg(chart: Chart, name: str) -> str:
     )
 
 
+def figure(name: str, chart: Chart, how: str) -> str:
+    """The chart with its heading, its legend and a sentence on how to read it; `name` is unique in the page."""
+    legend = "".join(
+        f'<li><svg viewBox="0 0 26 12" aria-hidden="true"><path class="{one.look}" d="M0 6H26"/></svg>'
+        f"{escape(one.label)}</li>"
+        for one in chart.lines
+        if one.label
+    )
+    legend += "".join(
+        f'<li><svg viewBox="0 0 26 12" aria-hidden="true"><path class="{one.look}" d="M0 0H26V12H0Z"/></svg>'
+        f"{escape(one.label)}</li>"
+        for one in chart.bands
+        if len(one.low) > 1
+    )
+    return (
+        f'<figure><b>{escape(chart.title)}</b><ul class="legend">{legend}</ul>{svg(chart, name)}'
+        f"<figcaption>{escape(how)}</figcaption></figure>"
+    )
+
+
 def thinned(points: Sequence[Point], most: int = MOST_POINTS, pinned: Collection[float] = ()) -> list[Point]:
     """At most about `most` of the points: first, last, lowest and highest of each stretch, and those at `pinned` x."""
     if len(points) <= most:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from tidegate.core.units import span
-from tidegate.rollouts.charts import Chart, svg
+from tidegate.rollouts.charts import figure
 from tidegate.rollouts.decisions import Decision
 from tidegate.rollouts.history import Moment
 from tidegate.rollouts.plan import Stream
@@ -63,15 +63,19 @@ _READ_RATIO = (
 
 def page(report: Report) -> str:
     """The whole document."""
-    body = [_top(report), _decisions(report)]
-    body += _charts(report) if report.history.moments else [_EMPTY]
     title = f"Rollout {report.status['id']}: {_state(report)}"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title>\n<style>\n{STYLE}\n</style></head>\n"
-        f"<body><main>\n{''.join(body)}{_foot(report)}</main></body></html>\n"
+        f"<body><main>\n{top(report)}{evidence(report)}</main></body></html>\n"
     )
+
+
+def evidence(report: Report) -> str:
+    """Its sections below the top: decisions, and every metric with its charts and numbers."""
+    charts = _charts(report) if report.history.moments else [_EMPTY]
+    return f"{_decisions(report)}{''.join(charts)}{_foot(report)}"
 
 
 _EMPTY = (
@@ -100,7 +104,8 @@ def _headline(report: Report) -> str:
     }[status["state"]]
 
 
-def _top(report: Report) -> str:
+def top(report: Report) -> str:
+    """Its top: the headline, the reasons and the facts."""
     status, plan = report.status, report.plan
     reasons = "".join(f"<li>{escape(str(reason))}</li>" for reason in status["reasons"])
     copies = (status["shadow"] or {}).get("sentence")
@@ -152,7 +157,7 @@ def _decisions(report: Report) -> str:
     rows = "".join(_decision(report, number, one) for number, one in enumerate(report.decisions, 1))
     charts = ""
     if report.history.moments:
-        charts = _figure("ramp", weight_chart(report), _READ_RAMP) + _figure("units", units_chart(report), _READ_UNITS)
+        charts = figure("ramp", weight_chart(report), _READ_RAMP) + figure("units", units_chart(report), _READ_UNITS)
     return (
         f'<section><h2>Decisions</h2><div class="pair">{charts}</div><div class="wide"><table class="decisions">'
         "<tr><th>#</th><th>when</th><th>what</th><th>canary</th><th>by</th><th>because</th></tr>"
@@ -208,8 +213,8 @@ def _quantile(report: Report, stream: Stream) -> str:
 
 
 def _pair(report: Report, at: int, effect: str, evidence: str) -> str:
-    left = _figure(f"effect{at}", effect_chart(report, at), effect)
-    right = _figure(f"evidence{at}", evidence_chart(report, at), evidence)
+    left = figure(f"effect{at}", effect_chart(report, at), effect)
+    right = figure(f"evidence{at}", evidence_chart(report, at), evidence)
     return f'<div class="pair">{left}{right}</div>{_numbers(report, at)}'
 
 
@@ -234,12 +239,12 @@ def _together(report: Report) -> str:
         "back; a sound canary gets there in at most "
         f"{per_cent(report.plan.alpha)} of rollouts, however often one looks."
     )
-    chart = _figure("harm", harm_chart(report), how)
+    chart = figure("harm", harm_chart(report), how)
     return f'<section><h2>All guardrails together</h2><div class="pair">{chart}</div></section>\n'
 
 
 def _ratio(report: Report) -> str:
-    chart = _figure("ratio", ratio_chart(report), _READ_RATIO)
+    chart = figure("ratio", ratio_chart(report), _READ_RATIO)
     headings = ("time", "weight", "new canary", "new stable", "canary", "stable", "odds against the ratio")
     rows = [
         (
@@ -250,25 +255,6 @@ def _ratio(report: Report) -> str:
         for one in _few(report.history.moments)
     ]
     return f'<section><h2>Sample ratio</h2><div class="pair">{chart}</div>{_table(report, headings, rows)}</section>\n'
-
-
-def _figure(name: str, chart: Chart, how: str) -> str:
-    legend = "".join(
-        f'<li><svg viewBox="0 0 26 12" aria-hidden="true"><path class="{one.look}" d="M0 6H26"/></svg>'
-        f"{escape(one.label)}</li>"
-        for one in chart.lines
-        if one.label
-    )
-    legend += "".join(
-        f'<li><svg viewBox="0 0 26 12" aria-hidden="true"><path class="{one.look}" d="M0 0H26V12H0Z"/></svg>'
-        f"{escape(one.label)}</li>"
-        for one in chart.bands
-        if len(one.low) > 1
-    )
-    return (
-        f'<figure><b>{escape(chart.title)}</b><ul class="legend">{legend}</ul>{svg(chart, name)}'
-        f"<figcaption>{escape(how)}</figcaption></figure>"
-    )
 
 
 def _numbers(report: Report, at: int) -> str:

@@ -192,9 +192,10 @@ class FakeDriver:
             "reasons": list(found.reasons),
         }
 
-    def promote(self, *, full: bool, reason: str) -> RolloutState:
+    def promote(self, *, full: bool, reason: str, actor: str = "", seen: RolloutState | None = None) -> RolloutState:
         """Pass the step, or go to 100 %."""
-        running = self._open()
+        del actor
+        running = self._open(seen)
         if not full and running.shadowing:
             self.rollouts[-1] = replace(running, shadowing=False, state="running")
             return self.rollouts[-1]
@@ -204,15 +205,19 @@ class FakeDriver:
         self.champion = running.canary
         return self._end("promoted", reason)
 
-    def abort(self, reason: str) -> RolloutState:
+    def abort(self, reason: str, actor: str = "", seen: RolloutState | None = None) -> RolloutState:
         """Send every user back."""
-        self._open()
+        del actor
+        self._open(seen)
         return self._end("aborted", reason)
 
-    def _open(self) -> RolloutState:
+    def _open(self, seen: RolloutState | None) -> RolloutState:
         if not self.rollouts or not self.rollouts[-1].open:
             raise Conflict(f"It is over: {self.rollouts[-1].state}." if self.rollouts else "No rollout is running.")
-        return self.rollouts[-1]
+        running = self.rollouts[-1]
+        if seen is not None and (seen.id, seen.step, seen.shadowing) != (running.id, running.step, running.shadowing):
+            raise Conflict(f"Rollout {running.id} went on meanwhile.")
+        return running
 
     def _end(self, word: RolloutWord, reason: str) -> RolloutState:
         self.rollouts[-1] = replace(self.rollouts[-1], state=word, reasons=(reason,))

@@ -17,6 +17,7 @@ def events(
     since: Annotated[str | None, typer.Option(help="Only what is newer than this: 30m, 2h, 7d.")] = None,
 ) -> None:
     """Show every decision in the ledger, oldest first, with who took it."""
+    from tidegate.pipelines import documents
     from tidegate.pipelines.environment import environment_for
 
     t = terminal()
@@ -25,7 +26,7 @@ def events(
         oldest = time.time() - duration(since, "--since")
         past = tuple(event for event in past if event.moment.timestamp() >= oldest)
     for event in past:
-        t.line({"event": event.kind, **event.to_json()}, _text(event))
+        t.line(documents.event(event), _text(event))
 
 
 def _text(event: Event) -> str:

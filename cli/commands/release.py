@@ -13,9 +13,6 @@ from tidegate.cli.terminal import terminal
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tidegate.core.artifacts import Release
-    from tidegate.registry.state import State
-
 app = typer.Typer(help="List, show and restore releases.", no_args_is_help=True)
 ReleaseId = Annotated[str, typer.Argument(help="A release's id, or a beginning of it: r-1f2e.", metavar="RELEASE")]
 
@@ -23,21 +20,12 @@ ReleaseId = Annotated[str, typer.Argument(help="A release's id, or a beginning o
 @app.command("list")
 def list_releases() -> None:
     """List every release of this environment with its version and what became of it."""
-    from tidegate.core.errors import TidegateError
+    from tidegate.pipelines import documents
     from tidegate.pipelines.environment import environment_for
-    from tidegate.registry import releases
 
     t = terminal()
-    environment = environment_for(t.project)
-    state = environment.state()
-    rows, problems = [], []
-    for one in state.versions:
-        try:
-            rows.append(_row(releases.load(environment.store, one), state))
-        except TidegateError as error:
-            rows.append(_damaged(one, state))
-            problems.append(error)
-    t.show({"kind": "releases", "releases": rows}, lambda console: _print_list(console, rows))
+    document, problems = documents.release_list(environment_for(t.project))
+    t.show(document, lambda console: _print_list(console, document["releases"]))
     if problems:
         raise problems[0]
 
@@ -45,14 +33,11 @@ def list_releases() -> None:
 @app.command()
 def show(release: ReleaseId) -> None:
     """Show everything a release is made of."""
+    from tidegate.pipelines import documents
     from tidegate.pipelines.environment import environment_for
-    from tidegate.registry import releases
 
     t = terminal()
-    environment = environment_for(t.project)
-    found = releases.load(environment.store, releases.resolve(environment.store, release))
-    status = _status(found.id, environment.state())
-    t.show({"kind": "release", "release": found.id, **found.to_json(), "status": status})
+    t.show(documents.release(environment_for(t.project), release))
 
 
 @app.command()
@@ -96,34 +81,3 @@ def _print_list(console: Console, rows: list[dict[str, Any]]) -> None:
     console.print(shown)
     if any(row["git_dirty"] for row in rows):
         console.print(DIRTY_NOTE, markup=False)
-
-
-def _damaged(release: str, state: State) -> dict[str, Any]:
-    """What the ledger knows of a release that cannot be read, so that the others are shown too."""
-    unknown = {"git_commit": "", "git_dirty": False, "data_md5": ""}
-    known = {"release": release, "version": state.versions[release], "run_id": state.runs[release]}
-    return {**known, "status": "damaged", **unknown}
-
-
-def _row(release: Release, state: State) -> dict[str, Any]:
-    return {
-        "release": release.id,
-        "version": release.version,
-        "status": _status(release.id, state),
-        "run_id": release.run_id,
-        "git_commit": release.git_commit,
-        "git_dirty": release.git_dirty,
-        "data_md5": release.data[0].md5 if release.data else "",
-    }
-
-
-def _status(release: str, state: State) -> str:
-    """What became of it, in one word."""
-    if release == state.champion:
-        return "champion"
-    if state.open_rollout is not None and state.open_rollout.canary == release:
-        return "canary"
-    if release in state.history:
-        return "former"
-    last = next((one for one in reversed(state.rollouts) if one.canary == release), None)
-    return last.state if last else ("challenger" if release == state.challenger else "registered")

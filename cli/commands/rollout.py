@@ -98,14 +98,11 @@ def status(
     rollout: Which = None,
 ) -> None:
     """Show where a rollout stands: weight, users, and each metric with its evidence."""
-    from tidegate.pipelines import stack
+    from tidegate.pipelines import documents
 
-    environment = _environment()
-    document = _status(environment, rollout)
-    going_on = document["state"] in {"running", "held"}
-    document["watched"] = watched = going_on and stack.is_up(environment)
+    document = documents.rollout(_environment(), rollout)
     terminal().show(document, lambda console: _print_status(console, document))
-    if going_on and not watched:
+    if document["state"] in {"running", "held"} and not document["watched"]:
         terminal().warn("The stack is down: nobody counts or decides until `tidegate up -d`.")
 
 
@@ -137,12 +134,13 @@ def report(
 ) -> None:
     """Write one HTML page of a rollout: evidence over time, users, and who decided what; it needs no network."""
     from tidegate.cli.files import replace_file
+    from tidegate.pipelines import documents
     from tidegate.rollouts.report import report as brought_together
     from tidegate.rollouts.report_page import page
 
     t = terminal()
     environment = _environment()
-    status = _status(environment, rollout)
+    status = documents.rollout_status(environment, rollout)
     with t.progress.task("judge the recorded blocks once more"):
         made = brought_together(t.project.config.model, status, environment.ledger.events(), environment.store)
     path = (output or Path(f"rollout-{status['id']}.html")).resolve()
@@ -182,25 +180,10 @@ def abort(reason: Reason = "aborted by hand") -> None:
 @app.command()
 def history() -> None:
     """List every rollout of this environment."""
-    from dataclasses import asdict
+    from tidegate.pipelines import documents
 
-    t = terminal()
-    state = _environment().state()
-    rows = [
-        {
-            "id": one.id,
-            "state": one.state,
-            "version": state.versions.get(one.canary),
-            "release": one.canary,
-            "against": state.versions.get(one.stable),
-            "started_at": one.started_at,
-            "ended_at": one.ended_at or None,
-            "steps": [asdict(result) for result in one.results],
-            "reasons": list(one.reasons),
-        }
-        for one in state.rollouts
-    ]
-    t.show({"kind": "rollouts", "rollouts": rows}, lambda console: _print_history(console, rows))
+    document = documents.rollouts(_environment().state())
+    terminal().show(document, lambda console: _print_history(console, document["rollouts"]))
 
 
 @app.command()
@@ -285,16 +268,6 @@ def _environment() -> Environment:
     from tidegate.pipelines.environment import environment_for
 
     return environment_for(terminal().project)
-
-
-def _status(environment: Environment, typed: str | None) -> dict[str, Any]:
-    """The document of the rollout that was asked for by its id or the beginning of it."""
-    from tidegate.core import identifiers
-
-    if typed is not None:
-        known = (one.id for one in environment.state().rollouts)
-        typed = identifiers.whole(typed, known, identifiers.ROLLOUT) or typed
-    return environment.driver.status(typed)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ _START_SECONDS = 90.0
 def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Go on in the background.")] = False,
 ) -> None:
-    """Start the gateway and the model, follow the ledger, move rollouts on; Ctrl-C stops everything."""
+    """Start the gateway, the model and the console, follow the ledger, move rollouts on; Ctrl-C stops everything."""
     from tidegate.pipelines.environment import environment_for
 
     t = terminal()
@@ -71,12 +71,14 @@ def ps() -> None:
             table.add_row(*("" if cell is None else str(cell) for cell in cells), "yes" if one["ready"] else "no")
         console.print(table)
         console.print(f"gateway {document['gateway']}")
+        if document["console"]:
+            console.print(f"console {document['console']}")
 
     t.show(document, render)
 
 
 def logs(
-    name: Annotated[str | None, typer.Argument(help="up, gateway or a release; default: all.")] = None,
+    name: Annotated[str | None, typer.Argument(help="up, gateway, console or a release; default: all.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines of each.")] = 20,
 ) -> None:
@@ -194,6 +196,8 @@ def _print_ready(console: Console, document: dict[str, Any], environment: Enviro
     from tidegate.pipelines.example_request import curl
 
     console.print(f"gateway  {document['gateway']}", markup=False)
+    if document["console"]:
+        console.print(f"console  {to_open(console, document['console'], environment)}", markup=False, soft_wrap=True)
     champion = environment.state().champion
     if champion is None:
         console.print("Nothing is deployed yet: `tidegate ship` deploys the first version.", markup=False)
@@ -204,3 +208,13 @@ def _print_ready(console: Console, document: dict[str, Any], environment: Enviro
     # Only a file can be opened by whoever reads this; anything else has a server of its own.
     pages = f"mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite:") else without_password(uri)
     console.print(f"MLflow's pages: {pages}", markup=False, soft_wrap=True)
+
+
+def to_open(console: Console, address: str, environment: Environment) -> str:
+    """A link that logs in once; elsewhere than on a terminal, which may end up in a log, only where the token is."""
+    from tidegate.pipelines import console_access
+
+    if console.is_terminal:
+        return console_access.login_link(environment, address)
+    console_access.token(environment)
+    return f"{address} (the token is in {console_access.token_file(environment)})"

@@ -18,8 +18,11 @@ class RolloutDriver(Protocol):
     def status(self, rollout: str | None = None) -> dict[str, Any]:
         """The document of `rollout status`; the newest rollout by default."""
 
-    def promote(self, *, full: bool, reason: str) -> RolloutState:
-        """Pass the step, or go to 100 % at once, whatever the judge says."""
+    def promote(self, *, full: bool, reason: str, actor: str = "", seen: RolloutState | None = None) -> RolloutState:
+        """Pass the step, or go to 100 % at once, whatever the judge says.
 
-    def abort(self, reason: str) -> RolloutState:
+        `actor` is by default who runs this, `seen` the rollout of now; one that has left that step is not touched.
+        """
+
+    def abort(self, reason: str, actor: str = "", seen: RolloutState | None = None) -> RolloutState:
         """Send every user back to the champion."""

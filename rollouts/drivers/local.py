@@ -75,13 +75,13 @@ class LocalDriver:
             "ended_at": found.ended_at or None,
         }
 
-    def promote(self, *, full: bool, reason: str) -> RolloutState:
+    def promote(self, *, full: bool, reason: str, actor: str = "", seen: RolloutState | None = None) -> RolloutState:
         """Pass the running step, or the whole rollout with `full`.
 
         Raises:
             Conflict: no rollout runs (any more), or it has left the step; says what happened to it.
         """
-        seen = self._seen()
+        seen = seen or self._seen()
 
         def draft(_: State, current: RolloutState) -> Draft:
             here = (current.step, current.shadowing)
@@ -92,24 +92,24 @@ class LocalDriver:
                 )
             data = {"rollout": current.id, "reasons": [reason], **self._shown(current)}
             if not full and current.shadowing:
-                return Draft("shadow", data)
+                return Draft("shadow", data, actor)
             if full or current.step + 1 == len(current.steps):
-                return Draft("promoted", {**data, "keep": current.keep})
-            return Draft("step_passed", {**data, "step": current.step + 1})
+                return Draft("promoted", {**data, "keep": current.keep}, actor)
+            return Draft("step_passed", {**data, "step": current.step + 1}, actor)
 
         self._ledger.append(deciding(on_open(seen.id if seen else None, draft)))
         return self._newest()
 
-    def abort(self, reason: str) -> RolloutState:
+    def abort(self, reason: str, actor: str = "", seen: RolloutState | None = None) -> RolloutState:
         """End the rollout; the champion keeps everybody.
 
         Raises:
             Conflict: no rollout runs (any more); says what happened to it.
         """
-        seen = self._seen()
+        seen = seen or self._seen()
 
         def draft(_: State, current: RolloutState) -> Draft:
-            return Draft("aborted", {"rollout": current.id, "reasons": [reason], **self._shown(current)})
+            return Draft("aborted", {"rollout": current.id, "reasons": [reason], **self._shown(current)}, actor)
 
         self._ledger.append(deciding(on_open(seen.id if seen else None, draft)))
         return self._newest()

@@ -13,6 +13,8 @@ from tidegate.core.errors import TidegateError
 
 # The project's folder in the command line of an Envoy that `tidegate up` started.
 _GATEWAY_OF = re.compile(r" -c (.+?)/\.tidegate/")
+# The same of a console.
+_CONSOLE_OF = re.compile(r" -C (.+?) --env \S+ serve console")
 
 
 def require_free(host: str, port: int, key: str) -> None:
@@ -42,10 +44,11 @@ def require_free(host: str, port: int, key: str) -> None:
 
 
 def _how_to_stop(pid: int | None, command: str) -> str:
-    """A gateway of ours is not killed: its `up` would start it again."""
-    project = _GATEWAY_OF.search(command)
-    if project:
-        return f"It is the gateway of another project: `tidegate -C {shlex.quote(project[1])} down` stops it"
+    """A process of ours is not killed: its `up` would start it again."""
+    for what, pattern in (("gateway", _GATEWAY_OF), ("console", _CONSOLE_OF)):
+        project = pattern.search(command)
+        if project:
+            return f"It is the {what} of another project: `tidegate -C {shlex.quote(project[1])} down` stops it"
     return f"Stop it with `kill {pid}`" if pid else "Stop it"
 
 

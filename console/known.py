@@ -1,0 +1,172 @@
+"""What the console knows: one place that reads the ledger, the store and the running stack, for pages, API and metrics.
+
+Requests are answered in threads, so what is kept here between them is kept under a lock, and short.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from tidegate.console.reports import Reports, Window
+from tidegate.core import identifiers
+from tidegate.core.errors import Conflict, TidegateError, UsageError
+from tidegate.pipelines import control
+from tidegate.registry.state import RolloutState, State
+from tidegate.rollouts.checkpoint import checkpoint_path
+
+if TYPE_CHECKING:
+    from tidegate.pipelines.environment import Environment
+    from tidegate.registry.ledger import Event
+    from tidegate.rollouts.report import Report
+
+_STACK_SECONDS: Final = 1.0
+"""How long an answer of `up` serves all who ask."""
+_STACK_PATIENCE: Final = 2.0
+_LONGEST_REASON: Final = 500
+
+
+class Known:
+    """Everything of one environment that is shown.
+
+    Args:
+        environment: whose console it is.
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.reports = Reports(environment.store, environment.stream)
+        self._asking, self._judging = threading.Lock(), threading.Lock()
+        self._stack: tuple[float, dict[str, Any] | None] = (0.0, None)
+        self._report: tuple[str, Report] | None = None
+
+    @property
+    def state(self) -> State:
+        """What the ledger says is true now."""
+        return self.environment.state()
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """Every event so far, oldest first."""
+        return self.environment.ledger.events()
+
+    def windows(self, most: int) -> list[Window]:
+        """The newest windows with their reports, oldest first."""
+        return self.reports.newest(self.state.windows, most)
+
+    def window(self, name: str) -> Window:
+        """One window by the name of its folder.
+
+        Raises:
+            UsageError: nobody looked at such a window, or it is too long ago.
+        """
+        found = next((one for one in self.windows(len(self.state.windows)) if one.id == name), None)
+        if found is None:
+            raise UsageError(f"There is no window {name}.", "The drift page lists those that are kept.")
+        return found
+
+    def rollout(self, typed: str) -> RolloutState:
+        """The rollout with this id, or the one that begins like that.
+
+        Raises:
+            UsageError: there is none, or there are several.
+        """
+        rollouts = {one.id: one for one in self.state.rollouts}
+        whole = identifiers.whole(typed, rollouts, identifiers.ROLLOUT)
+        if whole is None:
+            raise UsageError(f"There is no rollout {typed}.", "`tidegate rollout history` lists them.")
+        return rollouts[whole]
+
+    def stack(self) -> dict[str, Any] | None:
+        """The document of `ps`; None while `up` does not run, or does not answer."""
+        with self._asking:
+            at, document = self._stack
+            if at and time.monotonic() - at < _STACK_SECONDS:
+                return document
+            project, document = self.environment.project, None
+            with suppress(TidegateError):
+                document = control.ask(control.socket_path(project.root, project.env), "ps", _STACK_PATIENCE)
+            self._stack = time.monotonic(), document
+            return document
+
+    def report(self, rollout: str) -> Report:
+        """All that is known of a rollout, judged once more; the newest answer is kept until something is new.
+
+        Raises:
+            TidegateError: its plan or its blocks cannot be read.
+        """
+        from tidegate.rollouts.report import report
+
+        environment = self.environment
+        key = f"{rollout} {self._rollout_version(rollout)}"
+        with self._judging:
+            if self._report is None or self._report[0] != key:
+                model, status = environment.project.config.model, environment.driver.status(rollout)
+                self._report = key, report(model, status, environment.ledger.events(), environment.store)
+            return self._report[1]
+
+    def version(self) -> str:
+        """Changes when a page may show something new; cheap, since open pages ask every other second."""
+        rollout, stack = self.state.rollout, self.stack()
+        seen = self._rollout_version(rollout.id) if rollout else ""
+        processes = [(one["name"], one["pid"], one["ready"]) for one in stack["processes"]] if stack else None
+        return _digest(f"{self.state.length} {seen} {processes}".encode())
+
+    def act(
+        self,
+        action: str,
+        rollout: str,
+        reason: str,
+        actor: str,
+        *,
+        step: int | None = None,
+        shadowing: bool | None = None,
+    ) -> dict[str, Any]:
+        """Promote or abort, and return the rollout's document.
+
+        Args:
+            action: promote (this step), full (to 100 %) or abort.
+            rollout: its id.
+            reason: kept in the ledger.
+            actor: who decides.
+            step: the step that the person saw; None: whichever it is in now.
+            shadowing: whether they saw it in its shadow phase.
+
+        Raises:
+            UsageError: there is no such rollout, or no reason.
+            Conflict: it is over, or left the step; says what happened.
+        """
+        found, reason = self.rollout(rollout), reason.strip()
+        if not reason:
+            raise UsageError("A reason is missing.", "Others read it in the ledger: say why.")
+        if len(reason) > _LONGEST_REASON:
+            raise UsageError(f"The reason is longer than {_LONGEST_REASON} characters.", "The ledger keeps a sentence.")
+        if step is not None and not 0 <= step < len(found.steps):
+            raise Conflict(f"Rollout {found.id} has no step {step}.", f"Its steps are 0 to {len(found.steps) - 1}.")
+        seen = replace(
+            found,
+            step=found.step if step is None else step,
+            shadowing=found.shadowing if shadowing is None else shadowing,
+        )
+        driver = self.environment.driver
+        if action == "abort":
+            driver.abort(reason, actor, seen)
+        else:
+            driver.promote(full=action == "full", reason=reason, actor=actor, seen=seen)
+        return driver.status(found.id)
+
+    def _rollout_version(self, rollout: str) -> str:
+        try:
+            checkpoint = _digest(self.environment.store.read(checkpoint_path(rollout)))
+        except FileNotFoundError:
+            checkpoint = ""
+        return f"{self.state.length} {checkpoint}"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
