@@ -116,7 +116,7 @@ def _measured(project: Project, name: str, source: Source, age: float, frame: pd
 
     def ask(metric: str, rows: pd.DataFrame) -> Any:
         answers["better"] = "higher" if (answer := own.ask(metric, rows)).higher_is_better else "lower"
-        return answer.values
+        return answer.told
 
     told = values(name, frame, ask)
     told = told[~np.isnan(told)]

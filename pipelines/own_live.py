@@ -1,6 +1,7 @@
-"""The user's own live metrics, `module:function(frame)`: called in a process of their own, because they may hang or crash.
+"""The user's own live metrics, `module:function(frame)`.
 
-The frame is that of `rollouts/late.py`. More is worse, unless the function carries `higher_is_better = True`.
+They are called in a process of their own, because they may hang or crash, and the stack must not. The frame is that of
+`rollouts/late.py`. More is worse, unless the function carries `higher_is_better = True`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _CALL, _ANSWER = "call.pickle", "answer.pickle"
 class Answer(NamedTuple):
     """What a function said: one value for each row, and whether more is better."""
 
-    values: list[float]
+    told: list[float]
     higher_is_better: bool
 
 
@@ -47,7 +48,7 @@ class OwnFunctions:
         """The values; as `ask`."""
         import numpy as np
 
-        found: NDArray[np.float64] = np.asarray(self.ask(metric, frame).values, dtype=np.float64)
+        found: NDArray[np.float64] = np.asarray(self.ask(metric, frame).told, dtype=np.float64)
         return found
 
     def ask(self, metric: str, frame: pd.DataFrame) -> Answer:
@@ -62,7 +63,12 @@ class OwnFunctions:
             command = [sys.executable, "-m", "tidegate.pipelines.own_live", str(folder)]
             try:
                 done = subprocess.run(
-                    command, cwd=self._root, stdin=subprocess.DEVNULL, capture_output=True, timeout=self._seconds
+                    command,
+                    check=False,
+                    cwd=self._root,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    timeout=self._seconds,
                 )
             except subprocess.TimeoutExpired as error:
                 raise TidegateError(

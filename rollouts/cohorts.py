@@ -73,7 +73,7 @@ class Cohorts:
             for source in dict.fromkeys(one.source for one in plan.late)
         }
         known = state or {}
-        self._next: dict[str, int] = {source: 0 for source in self._ages} | dict(known.get("next", {}))
+        self._next: dict[Source, int] = dict.fromkeys(self._ages, 0) | dict(known.get("next", {}))
         self.late, self._fresh_late = int(known.get("late", 0)), 0
         forget_exposures(store, plan.rollout, oldest)
         self._kept = exposed_blocks(store, plan.rollout)
@@ -86,11 +86,6 @@ class Cohorts:
     def trouble(self) -> TidegateError | None:
         """Why the newest look failed: until one succeeds, nothing may be promoted."""
         return self._trouble
-
-    @property
-    def blocked(self) -> bool:
-        """Whether a person is needed: what failed will fail again."""
-        return self._trouble is not None and not isinstance(self._trouble, Temporary)
 
     def keep(self, users: Iterable[Exposed], blocks: Iterable[Block], until: Callable[[int, int], float]) -> None:
         """Keep the users of blocks that were closed and judged; those without a control arm are nobody's cohort."""
@@ -107,14 +102,16 @@ class Cohorts:
             return
         self._again = now + self.plan.block_seconds
         self._kept = [index for index in self._kept if index >= min(self._next.values())]
-        for source, metrics in self._ages.items():
-            age = max(one.delay for one in metrics)
-            ended = (now - start - age - self.plan.settle) / self.plan.block_seconds
-            due = [index for index in self._kept if self._next[source] <= index < int(ended)][:_AT_ONCE]
-            if due:
-                self._looking.set()
-                self._aside(lambda s=source, m=metrics, d=due: self._measure(s, m, d, start))  # type: ignore[misc]
-                return
+        due = {source: blocks for source in self._ages if (blocks := self._due(source, start, now))}
+        if due:
+            self._looking.set()
+            self._aside(lambda: self._measure_all(due, start))
+
+    def _due(self, source: Source, start: float, now: float) -> list[int]:
+        """The blocks whose users are all old enough, and have not been measured."""
+        age = max(one.delay for one in self._ages[source])
+        ended = int((now - start - age - self.plan.settle) // self.plan.block_seconds)
+        return [index for index in self._kept if self._next[source] <= index < ended][:_AT_ONCE]
 
     def take(self, blocks: Sequence[Block]) -> tuple[Block, ...]:
         """Hand over what was measured, with the last of these blocks."""
@@ -130,7 +127,7 @@ class Cohorts:
         return {"next": dict(self._handed), "late": self.late}
 
     @property
-    def _handed(self) -> dict[str, int]:
+    def _handed(self) -> dict[Source, int]:
         """What was not handed over yet is measured again after a kill."""
         handed = dict(self._next)
         for cohort in self._ready:
@@ -139,14 +136,10 @@ class Cohorts:
                     handed[source] = min(handed[source], cohort.index)
         return handed
 
-    def _measure(self, source: Source, metrics: tuple[Stream | GoalPlan, ...], due: list[int], start: float) -> None:
+    def _measure_all(self, due: Mapping[Source, list[int]], start: float) -> None:
         try:
-            users = [one for index in due for one in read_exposures(self._store, self.plan.rollout, index)]
-            found = self._reading.cohorts(metrics, users, self.plan.settle)
-            if source == "labels":
-                self._fresh_late += self._late_labels(metrics, due, start)
-            self._ready += found
-            self._next[source] = due[-1] + 1
+            for source, blocks in due.items():
+                self._measure(source, blocks, start)
             self._trouble = None
         except (OSError, StoreError) as error:
             self._trouble = Temporary(f"What became of the rollout's users cannot be read now: {error}")
@@ -160,10 +153,18 @@ class Cohorts:
         finally:
             self._looking.clear()
 
+    def _measure(self, source: Source, blocks: list[int], start: float) -> None:
+        metrics = self._ages[source]
+        users = [one for index in blocks for one in read_exposures(self._store, self.plan.rollout, index)]
+        found = self._reading.cohorts(metrics, users, self.plan.settle)
+        if source == "labels":
+            self._fresh_late += self._late_labels(metrics, blocks, start)
+        self._ready += found
+        self._next[source] = blocks[-1] + 1
+
     def _late_labels(self, metrics: tuple[Stream | GoalPlan, ...], due: list[int], start: float) -> int:
         """Labels that came too late for blocks which are twice as old now: what comes later still is not counted."""
         age, block = max(one.delay for one in metrics), self.plan.block_seconds
         back = int(age // block) + 1
         since, until = max(due[0] - back, 0), max(due[-1] + 1 - back, 0)
         return self._reading.late_labels(start + since * block, start + until * block, age) if until > since else 0
-

@@ -89,7 +89,8 @@ def cohorts(metrics: Iterable[Stream | GoalPlan], frame: pd.DataFrame, own: Own)
     labels = any(one.source in {"labels", "own"} for one in metrics)
     canary, known = (frame["arm"] == ARMS[0]).to_numpy(), frame["truth"].notna().to_numpy()
     made = []
-    for (block, weight), rows in sorted(frame.groupby(["block", "weight"]).indices.items()):
+    places: dict[Any, Any] = dict(frame.groupby(["block", "weight"]).indices)
+    for (block, weight), rows in sorted(places.items()):
         sums: dict[str, Sums] = {
             one.metric: _sums(found[one.metric][rows], canary[rows], mean=one.kind == "mean") for one in metrics
         }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from tidegate.core.store import Store
 from tidegate.rollouts.blocks import Cohort, Exposed
-from tidegate.rollouts.late import OUTCOME, Own, cohorts
+from tidegate.rollouts.late import OUTCOME, cohorts
 from tidegate.rollouts.plan import GoalPlan, Stream
 from tidegate.serving import labels
 from tidegate.serving.telemetry import INPUT, Predictions
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from duckdb import DuckDBPyConnection
 
+    from tidegate.rollouts.late import Own
+
 # How much later the service may note a request than the gateway; the first answer is found by its id all the same.
 _SKEW: Final = timedelta(seconds=5)
 _COLUMNS: Final = ("id", "at", "unit", "arm", "label", "value", "score", "probabilities", "truth", "truth_received")
@@ -33,7 +35,7 @@ _CLASSES: Final = b"tidegate.classes"
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """A user, and until when a prediction may be theirs: the end of the block or its weight, seconds since the epoch."""
+    """A user, and until when a prediction may be theirs: the end of the block or of its weight, in epoch seconds."""
 
     user: Exposed
     until: float
@@ -65,7 +67,7 @@ class LateReading:
         return cohorts(metrics, self.frame(exposed, age, settle, inputs=whole), self._own)
 
     def late_labels(self, since: float, until: float, age: float) -> int:
-        """How many predictions of [since, until) have a truth that came, or changed, when they were older than `age`."""
+        """How many predictions of [since, until) have a truth that came, or changed, after they had reached an age."""
         with _connection() as connection:
             known = labels.joined(connection, self._store, self._stream, _moment(since), _moment(until))
             late = known.filter(f'truth_received > "at" + interval {round(age * 1e6)} microseconds')
@@ -87,11 +89,11 @@ class LateReading:
         with _connection() as connection:
             connection.register("exposed", _table(exposed))
             self._predictions(connection, since, until, timedelta(seconds=age), inputs=inputs)
-            frame = connection.sql(_FRAME).df()
+            frame: pd.DataFrame = connection.sql(_FRAME).df()
             classes = self._classes(since, until)
             frame["prediction"] = frame["label"] if classes else frame["value"]
-            names = [name for name in frame if name.startswith(INPUT)] if inputs else []
-            found = frame[[*_SHOWN, *names]]
+            names = [name for name in map(str, frame) if name.startswith(INPUT)] if inputs else []
+            found: pd.DataFrame = frame[[*_SHOWN, *names]]
             for name, sums in self._outcomes(connection, since, until + timedelta(seconds=age), age, settle).items():
                 found = found.assign(**{OUTCOME + name: sums})
         found.attrs["classes"] = classes
@@ -100,7 +102,7 @@ class LateReading:
     def _predictions(
         self, connection: DuckDBPyConnection, since: datetime, until: datetime, within: timedelta, *, inputs: bool
     ) -> None:
-        joined = labels.joined(connection, self._store, self._stream, since, until, within)
+        joined = labels.joined(connection, self._store, self._stream, since, until, within=within)
         wanted = [name for name in joined.columns if name in _COLUMNS or (inputs and name.startswith(INPUT))]
         joined.project(", ".join(f'"{name}"' for name in wanted)).create("told")
 

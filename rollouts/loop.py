@@ -140,8 +140,8 @@ class RolloutLoop:
             return self._stop(rollout, dead)
         closed = self._builder.close(now - self._late, ready=True)
         if self._cohorts is not None:
-            closed = self._cohorts.take(closed)
             self._cohorts.look(self._builder.start, now)
+            closed = self._cohorts.take(closed)
         if not closed and not self._undecided:
             return []
         return self._judge_blocks(closed, rollout, health)
