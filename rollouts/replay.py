@@ -1,14 +1,15 @@
 """The judge alone on recorded blocks: any number of streams, each a rollout under the same plan.
 
 What a stream's blocks tell besides their counts, traffic and weights, fills in what a plan is otherwise measured for:
-`steps: auto` are the weights that came, `step.max: auto` follows each stream's own traffic. Outcomes never do. Metrics
-that come for cohorts are judged as a live rollout judges them: when they were known, with the step of their users.
+`steps: auto` are the weights that came in that stream, `step.max: auto` follows its own traffic. Outcomes never do.
+Metrics that come for cohorts are judged as a live rollout judges them: when they were known, with the step of their
+users.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -73,6 +74,21 @@ def replay(rollout: Rollout, lines: Lines, block_seconds: float = 60.0) -> list[
     names = list(_metrics(rollout))
     _check_metrics(names, lines)
     blocks, labels = _Blocks.of(lines, names), list(lines.streams)
+    untold = np.array(lines.weight) == NO_WEIGHT
+    if untold.any() and not untold.all():
+        raise UsageError("Some lines tell a weight and some do not.", "Give every line its weight, or none.")
+    ladders = blocks.ladders(len(labels)) if rollout.steps == "auto" else [np.arange(len(labels))]
+    found: dict[str, Replayed] = {}
+    for streams in ladders:
+        some = [labels[stream] for stream in streams]
+        judged = _judge(rollout, lines, blocks.of_streams(streams), some, block_seconds)
+        found.update(zip(some, judged, strict=True))
+    return [found[label] for label in labels]
+
+
+def _judge(rollout: Rollout, lines: Lines, blocks: _Blocks, labels: list[str], block_seconds: float) -> list[Replayed]:
+    """Judge streams of one ladder."""
+    names = list(_metrics(rollout))
     pace = blocks.units_per_minute(len(labels), block_seconds)
     typical = float(np.median(pace))
     plan = _plan(rollout, names, lines, blocks, block_seconds=block_seconds, units_per_minute=typical)
@@ -126,6 +142,26 @@ class _Blocks:
         new = sums[:, at_hand, [0, 3]] if at_hand is not None else _units(lines, block, keys.shape[1])
         cohorts = _Cohorts.of(lines, names, keys)
         return cls(keys[0], keys[1], keys[2], place, sums, _dead(lines, block, keys), skipped, new, cohorts)
+
+    def ladders(self, count: int) -> list[Ints]:
+        """The streams that have the same weights, for each set of weights."""
+        weights, place = np.unique(self.weight, return_inverse=True)
+        came = np.zeros((count, len(weights)), dtype=np.bool_)
+        came[self.stream, place] = True
+        _, which = np.unique(came, axis=0, return_inverse=True)
+        return [np.flatnonzero(which == one) for one in range(which.max() + 1)]
+
+    def of_streams(self, streams: Ints) -> _Blocks:
+        """Those of some streams, which are counted anew from 0."""
+        mine, cohorts = np.isin(self.stream, streams), self.cohorts
+        if mine.all():
+            return self
+        kept = {name: getattr(self, name)[mine] for name in _OF_A_BLOCK}
+        theirs = np.isin(cohorts.stream, streams)
+        late = {name: getattr(cohorts, name)[theirs] for name in _OF_A_COHORT}
+        late["stream"] = np.searchsorted(streams, late["stream"])
+        late["block"] = np.searchsorted(np.flatnonzero(mine), late["block"])
+        return _Blocks(**kept | {"stream": np.searchsorted(streams, kept["stream"])}, cohorts=_Cohorts(**late))
 
     def steps(self, plan: RolloutPlan, labels: list[str]) -> Ints:
         """Which step of the plan each block belongs to."""
@@ -212,6 +248,10 @@ def _units(lines: Lines, block: Ints, count: int) -> Floats:
     return units
 
 
+_OF_A_BLOCK: Final = tuple(one.name for one in fields(_Blocks) if one.name != "cohorts")
+_OF_A_COHORT: Final = tuple(one.name for one in fields(_Cohorts))
+
+
 def _last_block_of(cohorts: Ints, keys: Ints, labels: list[str]) -> Ints:
     """The last block of each cohort's stream and minute, as a place among all blocks, which are in order."""
     if cohorts.shape[1] == 0:
@@ -271,9 +311,7 @@ def _check_whole(told: Mask, keys: Ints, names: list[str], lines: Lines) -> None
 def _plan(
     rollout: Rollout, names: list[str], lines: Lines, blocks: _Blocks, *, block_seconds: float, units_per_minute: float
 ) -> RolloutPlan:
-    untold = np.concatenate([blocks.weight, blocks.cohorts.weight]) == NO_WEIGHT
-    if untold.any() and not untold.all():
-        raise UsageError("Some lines tell a weight and some do not.", "Give every line its weight, or none.")
+    untold = blocks.weight == NO_WEIGHT
     if untold.all():
         canary, both = blocks.new[:, 0].sum(), blocks.new.sum()
         steps: tuple[int, ...] = (int(np.clip(round(100 * canary / max(both, 1)), 1, 99)),)
