@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 _KEYS: Final = (
     ("train.image", "training runs with the Python of this machine"),
     ("train.resources", "training takes what this machine has"),
-    ("serve.id", "requests are named by their prediction id only"),
-    ("serve.capture", "no predictions are kept, so nothing of them is written, hashed or deleted"),
     ("image", "no images are built"),
     ("rollout.unit.window", "only errors and latency are judged, which are known at once"),
     ("monitor", "nothing watches for drift or lost quality"),

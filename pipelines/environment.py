@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tidegate.core.config import LOCAL
 from tidegate.core.errors import UsageError
@@ -77,7 +77,16 @@ class Environment:
         config = self.project.config
         references = [config.serve.auth.api_keys] if config.serve.auth else []
         references += [one.webhook for one in config.notify]
-        return LocalDeployer(self.run_dir / "revisions", self.log_dir, variables(references), self.pairs_dir)
+        hidden = variables(references)
+        return LocalDeployer(self.run_dir / "revisions", self.log_dir, hidden, self.pairs_dir, self.capture)
+
+    @property
+    def capture(self) -> dict[str, Any]:
+        """What serving processes record of predictions, as they read it."""
+        serve = self.project.config.serve
+        said = {"flush": serve.capture.flush, "exclude": serve.capture.exclude, "hash": serve.capture.hash}
+        header = self.project.config.rollout.unit.header
+        return {"store": self.project.store_url, "stream": self.stream, "unit_header": header, "id": serve.id, **said}
 
     @cached_property
     def driver(self) -> RolloutDriver:

@@ -174,10 +174,12 @@ def _fill(bundle: Path, source: Source, holdout: pd.DataFrame, truth: Any, serve
     from tidegate.registry import model_folder
     from tidegate.serving import checked_hooks
     from tidegate.serving.service import hooks, manifest, tensors
+    from tidegate.serving.service.recording import check_columns
 
     if holdout.empty:
         raise TidegateError("The holdout is empty, so nothing can be compared.", "Check data.split in tidegate.yaml.")
     described = _describe(source, holdout, serve)
+    check_columns(serve.capture.exclude, serve.capture.hash, [column.name for column in described.columns])
     if described.hooks:
         _copy_code(source, bundle / "code")
     loaded = model_folder.load(source.folder, allow_pickle=serve.allow_pickle, own=source.own)

@@ -11,11 +11,22 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from tidegate.core.store import Store
-from tidegate.serving.service.records import INPUT, PLACES, label_text, schema_of, to_parquet, unit_hash
+from tidegate.serving.service.records import (
+    INPUT,
+    PLACES,
+    folder,
+    hour_folder,
+    label_text,
+    salt_of,
+    schema_of,
+    to_parquet,
+    unit_hash,
+    utc,
+)
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -25,27 +36,6 @@ __all__ = ["INPUT", "Predictions", "folder", "label_text", "salt_of", "unit_hash
 COMPACTED: Final = "compact-"
 """What the name of a file begins with that stands for others."""
 _REPLACES: Final = b"tidegate.replaces"
-_SALT: Final = "telemetry/salt"
-
-
-def folder(stream: str) -> str:
-    """Where the records of a model in an environment are."""
-    return f"telemetry/model={stream}"
-
-
-def hour_folder(stream: str, at: datetime) -> str:
-    """Where records of the hour of `at` are."""
-    at = _utc(at)
-    return f"{folder(stream)}/date={at:%Y-%m-%d}/hour={at:%H}"
-
-
-def salt_of(store: Store) -> bytes:
-    """The store's own secret, 32 random bytes: without it nobody finds a user in the records by trying names."""
-    try:
-        return store.read(_SALT)
-    except FileNotFoundError:
-        store.put_if_absent(_SALT, secrets.token_bytes(32))
-        return store.read(_SALT)
 
 
 class Predictions:
@@ -62,8 +52,8 @@ class Predictions:
     def files(self, since: datetime, until: datetime) -> list[str]:
         """The store's paths of every file that may hold records of [since, until), each record in one of them only."""
         found = []
-        hour = _utc(since).replace(minute=0, second=0, microsecond=0)
-        while hour < _utc(until):
+        hour = utc(since).replace(minute=0, second=0, microsecond=0)
+        while hour < utc(until):
             found += self._live(self.store.list(hour_folder(self.stream, hour)))
             hour += timedelta(hours=1)
         return found
@@ -137,13 +127,8 @@ def write_records(
     return written
 
 
-def _utc(moment: datetime) -> datetime:
-    """The same moment in UTC; one without a zone is in UTC."""
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
 def _literal(moment: datetime) -> str:
-    return f"timestamp '{_utc(moment):%Y-%m-%d %H:%M:%S.%f}'"
+    return f"timestamp '{utc(moment):%Y-%m-%d %H:%M:%S.%f}'"
 
 
 _NOTHING = ", ".join(f'null::{kind} as "{name}"' for name, kind in PLACES.items())

@@ -15,10 +15,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any
 
 from tidegate.core.errors import Temporary
 from tidegate.serving.deploy import Revision, Running
@@ -76,13 +77,22 @@ class LocalDeployer:
         logs: where `<release>.log` collects what the process prints.
         hidden: names of environment variables that are no business of a model's code: API keys, addresses.
         pairs: where processes note, while the folder is there, what they answered in a shadow phase.
+        capture: what they record of predictions, as `serving/service/capture.py` reads it; None: nothing.
     """
 
-    def __init__(self, folder: Path, logs: Path, hidden: Collection[str] = (), pairs: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        logs: Path,
+        hidden: Collection[str] = (),
+        pairs: Path | None = None,
+        capture: Mapping[str, Any] | None = None,
+    ) -> None:
         self._folder = folder
         self._logs = logs
         self._pairs = pairs
         self._hidden = frozenset(hidden)
+        self._capture = capture
 
     def start(self, revision: Revision) -> None:
         """Start the process unless it lives; readiness comes later, see `find`.
@@ -119,8 +129,10 @@ class LocalDeployer:
 
     def _environment(self, release: str) -> dict[str, str]:
         shown = {name: value for name, value in os.environ.items() if name not in self._hidden}
-        pairs = {"TIDEGATE_PAIRS": str(self._pairs.resolve())} if self._pairs else {}
-        return {**shown, **pairs, "TIDEGATE_RELEASE": release, _MARK: str(self._folder.resolve())}
+        shown |= {"TIDEGATE_PAIRS": str(self._pairs.resolve())} if self._pairs else {}
+        # Set even where it is empty, so that a process never records for whoever started `up`.
+        shown["TIDEGATE_CAPTURE"] = json.dumps(self._capture) if self._capture else ""
+        return {**shown, "TIDEGATE_RELEASE": release, _MARK: str(self._folder.resolve())}
 
     def _record(self, revision: Revision, pid: int, port: int) -> None:
         record = {**asdict(Process.of(pid)), "port": port, "release": revision.release, "version": revision.version}

@@ -32,9 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from tidegate.serving.service import server
 
-    release, pairs = env("TIDEGATE_RELEASE", ""), env("TIDEGATE_PAIRS")
+    pairs = env("TIDEGATE_PAIRS")
     settings = server.Settings(
-        bundle_folder, chosen.host, chosen.port, chosen.threads, release, chosen.worker, Path(pairs) if pairs else None
+        bundle_folder,
+        chosen.host,
+        chosen.port,
+        chosen.threads,
+        release=env("TIDEGATE_RELEASE", ""),
+        place=chosen.worker,
+        pairs=Path(pairs) if pairs else None,
+        capture=env("TIDEGATE_CAPTURE", ""),
     )
     return server.run(settings)
 

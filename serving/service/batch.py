@@ -1,6 +1,7 @@
 """Many small requests, one run of the model, and never a blocked event loop.
 
-A batch is what arrived until the next tick of the loop: no timer, so nothing waits when nothing else came. A run that
+A batch is what arrived until the next tick of the loop: no timer, so nothing waits when nothing else came. Copies of a
+shadow phase and requests that somebody waits for never share one, so that hooks can be told which they see. A run that
 is expected to take longer than `INLINE_SECONDS` goes to one worker thread; what arrives meanwhile is its next batch.
 """
 
@@ -32,6 +33,7 @@ class TooLate(Exception):
 class _Waiting:
     rows: Sequence[Row]
     future: asyncio.Future[Answer]
+    shadow: bool = False
     timer: asyncio.TimerHandle | None = None
 
 
@@ -49,11 +51,11 @@ class Batcher:
     """Collects requests and runs `predict` over them.
 
     Args:
-        predict: rows to their answer; called from one thread at a time.
+        predict: rows, and whether they are copies of a shadow phase, to their answer; called from one thread at a time.
         timeout: seconds a request may wait for its answer once it has to wait for the worker.
     """
 
-    def __init__(self, predict: Callable[[Sequence[Row]], Answer], timeout: float) -> None:
+    def __init__(self, predict: Callable[[Sequence[Row], bool], Answer], timeout: float) -> None:
         self._predict = predict
         self._timeout = timeout
         self._pending: deque[_Waiting] = deque()
@@ -68,14 +70,14 @@ class Batcher:
         cost = seconds / rows
         self._row_seconds = cost if self._row_seconds is None else max(cost, self._row_seconds * _FORGET)
 
-    def submit(self, rows: Sequence[Row]) -> asyncio.Future[Answer]:
-        """A future of the answer to `rows`; cancel it and the rows are not computed.
+    def submit(self, rows: Sequence[Row], shadow: bool = False) -> asyncio.Future[Answer]:
+        """A future of the answer to `rows`, which are copies if `shadow`; cancel it and they are not computed.
 
         The future raises `TooLate` after the timeout, or what the model raised.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
-        entry = _Waiting(rows, future)
+        entry = _Waiting(rows, future, shadow)
         self._pending.append(entry)
         self.counts.queued += len(rows)
         if self._busy:
@@ -111,8 +113,11 @@ class Batcher:
         most = MAX_ROWS if not self._row_seconds else min(MAX_ROWS, int(self._timeout / 2 / self._row_seconds))
         batch: list[_Waiting] = []
         rows = 0
-        while self._pending and (not batch or rows + len(self._pending[0].rows) <= most):
-            entry = self._pending.popleft()
+        while self._pending:
+            entry = self._pending[0]
+            if batch and (rows + len(entry.rows) > most or entry.shadow != batch[0].shadow):
+                break
+            self._pending.popleft()
             self.counts.queued -= len(entry.rows)
             if not entry.future.done():
                 batch.append(entry)
@@ -148,10 +153,10 @@ class Batcher:
     def _run(self, batch: list[_Waiting]) -> list[Answer | Exception]:
         """One answer an entry. If a batch fails, each entry is tried alone, so one bad request harms nobody else."""
         if len(batch) == 1:
-            return [self._attempt(batch[0].rows)]
-        together = self._attempt([row for entry in batch for row in entry.rows])
+            return [self._attempt(batch[0].rows, batch[0].shadow)]
+        together = self._attempt([row for entry in batch for row in entry.rows], batch[0].shadow)
         if isinstance(together, Exception):
-            return [self._attempt(entry.rows) for entry in batch]
+            return [self._attempt(entry.rows, entry.shadow) for entry in batch]
         outcomes: list[Answer | Exception] = []
         start = 0
         for entry in batch:
@@ -159,9 +164,9 @@ class Batcher:
             start += len(entry.rows)
         return outcomes
 
-    def _attempt(self, rows: Sequence[Row]) -> Answer | Exception:
+    def _attempt(self, rows: Sequence[Row], shadow: bool) -> Answer | Exception:
         try:
-            return self._predict(rows)
+            return self._predict(rows, shadow)
         except Exception as error:  # noqa: BLE001 # it is the request's answer, and logged there
             return error
 

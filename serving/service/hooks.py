@@ -2,6 +2,7 @@
 
 `prepare(columns)` turns raw request columns into the model's inputs; training, evaluation and serving call the same
 one, so there is no skew between them. `respond(predictions[, probabilities])` turns predictions into what callers see.
+Either may have a parameter `shadow`, which is true for copies of requests that nobody waits for.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ Columns = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the file defines; None where it does not."""
+    """What the file defines, None where it does not; called with everything, whatever the functions themselves take.
 
-    prepare: Callable[[Columns], Mapping[str, Any]] | None = None
-    respond: Callable[[list[Any], list[list[float]] | None], Any] | None = None
+    `prepare(columns, shadow)` and `respond(predictions, probabilities, shadow)`; `shadow` may be left out for False.
+    """
+
+    prepare: Callable[..., Mapping[str, Any]] | None = None
+    respond: Callable[..., Any] | None = None
 
 
 def load(file: Path) -> Hooks:
@@ -58,11 +62,11 @@ def load(file: Path) -> Hooks:
     if prepare is None and respond is None:
         hint = "Define prepare(columns) or respond(predictions), or remove serve.code."
         raise TidegateError(f"{file.name} defines neither prepare nor respond.", hint)
-    return Hooks(prepare, _with_probabilities(respond) if respond else None)
+    return Hooks(_taking(prepare, 1) if prepare else None, _taking(respond, 2) if respond else None)
 
 
-def run_prepare(hooks: Hooks, columns: Columns) -> Columns:
-    """The model's inputs of these raw columns; without a hook they are the same.
+def run_prepare(hooks: Hooks, columns: Columns, shadow: bool = False) -> Columns:
+    """The model's inputs of these raw columns; without a hook they are the same. `shadow`: nobody waits for them.
 
     Raises:
         TidegateError: `prepare` returned something else than equally long columns.
@@ -70,7 +74,7 @@ def run_prepare(hooks: Hooks, columns: Columns) -> Columns:
     if hooks.prepare is None:
         return columns
     rows = len(next(iter(columns.values())))
-    made: object = hooks.prepare(dict(columns))
+    made: object = hooks.prepare(dict(columns), shadow)
     if not isinstance(made, Mapping):
         message = f"prepare returned {type(made).__name__}, not a dict of columns."
         raise TidegateError(message, "Return {name: numpy array, ...}.")
@@ -82,13 +86,27 @@ def run_prepare(hooks: Hooks, columns: Columns) -> Columns:
     return result
 
 
-def _with_probabilities(respond: Callable[..., Any]) -> Callable[[list[Any], list[list[float]] | None], Any]:
-    positional = [
-        parameter
-        for parameter in inspect.signature(respond).parameters.values()
-        if parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL}
-    ]
-    takes_both = len(positional) > 1 or any(p.kind is p.VAR_POSITIONAL for p in positional)
-    if takes_both:
-        return respond
-    return lambda predictions, _probabilities: respond(predictions)
+def _taking(hook: Callable[..., Any], most: int) -> Callable[..., Any]:
+    """The same function, called with `most` values and `shadow`, of which it gets those that it takes."""
+    try:
+        parameters = inspect.signature(hook).parameters
+    except ValueError:
+        # Of a function in C nothing is known; it takes what hooks have always got.
+        return lambda *values: hook(*values[:most])
+    told = _SHADOW in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    positional = [one for name, one in parameters.items() if one.kind in _POSITIONAL and name != _SHADOW]
+    count = most if any(one.kind is one.VAR_POSITIONAL for one in positional) else min(most, max(1, len(positional)))
+
+    def call(*values: Any) -> Any:
+        shadow = len(values) > most and bool(values[most])
+        return hook(*values[:count], shadow=shadow) if told else hook(*values[:count])
+
+    return call
+
+
+_SHADOW = "shadow"
+_POSITIONAL = {
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.VAR_POSITIONAL,
+}

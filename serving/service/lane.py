@@ -18,10 +18,12 @@ import msgspec
 from tidegate.core.errors import TidegateError
 from tidegate.serving.service import inference
 from tidegate.serving.service.batch import Batcher, TooLate
+from tidegate.serving.service.capture import Capture
 from tidegate.serving.service.metrics import Metrics
 from tidegate.serving.service.model import Answer, Model
 from tidegate.serving.service.pair_log import PairLog
-from tidegate.serving.service.schema import BadRequest, Problem, Row
+from tidegate.serving.service.recording import Request
+from tidegate.serving.service.schema import BadRequest, Problem, Row, Schema
 from tidegate.serving.service.workers import Place
 
 Scope = MutableMapping[str, Any]
@@ -57,6 +59,10 @@ class _Call:
     encoding: bytes = b""
     length: int | None = None
     pair: bytes = b""
+    unit: bytes = b""
+    caller: bytes = b""
+    rows: list[Row] | None = None
+    callers: list[Any] | None = None
     answer: Answer | None = None
 
 
@@ -81,6 +87,10 @@ class Lane:
         self._release = release
         self._model: Model | None = None
         self._batcher: Batcher | None = None
+        self._capture: Capture | None = None
+        self._schema: Schema | None = None
+        # Headers whose names the config chooses: of the user, and of the request in the caller's words.
+        self._named: tuple[bytes, bytes] = (b"", b"")
         self._draining = False
         self._fixed: list[Header] = []
         self._routes: dict[str, tuple[str, Callable[[Scope, Receive, Send], Awaitable[None]]]] = {
@@ -93,9 +103,14 @@ class Lane:
             "/predict": ("POST", self._predict),
         }
 
-    def serve(self, model: Model, batcher: Batcher) -> None:
-        """Begin to answer with a model that is warm."""
+    def serve(self, model: Model, batcher: Batcher, capture: Capture | None = None) -> None:
+        """Begin to answer with a model that is warm, and to record in `capture` what is answered."""
         manifest = model.manifest
+        self._schema = model.schema
+        if capture is not None:
+            self._named = (capture.unit_header, capture.id_header)
+            if capture.id_field:
+                self._schema = Schema(manifest.columns, manifest.limits.max_rows, capture.id_field)
         path = f"/v2/models/{manifest.model}"
         self._routes |= {
             path: ("GET", self._metadata),
@@ -106,11 +121,16 @@ class Lane:
         if self._release or manifest.release:
             self._fixed.append((b"x-tidegate-release", (self._release or manifest.release).encode()))
         self._pairs.classes = manifest.classes
-        self._model, self._batcher = model, batcher
+        self._model, self._batcher, self._capture = model, batcher, capture
 
     def drain(self) -> None:
         """Answer what is in flight, tell the load balancer to send no more."""
         self._draining = True
+
+    def close(self, patience: float) -> None:
+        """Write down what was answered; waits at most `patience` seconds."""
+        if self._capture is not None:
+            self._capture.close(patience)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event of ASGI."""
@@ -153,8 +173,9 @@ class Lane:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, decode: _Decode, encode: _Encode) -> None:
         begun = time.perf_counter()
-        call = _call(scope["headers"])
-        headers = [*self._fixed, (b"x-tidegate-prediction-id", prediction_id())]
+        call = _call(scope["headers"], *self._named)
+        name = prediction_id()
+        headers = [*self._fixed, (b"x-tidegate-prediction-id", name)]
         if call.arm_header:
             headers.append((b"x-tidegate-arm", call.arm_header))
         if call.request_id:
@@ -173,20 +194,24 @@ class Lane:
         if call.pair and status != _LEFT:
             answered = status == 200  # noqa: PLR2004 # OK
             self._pairs.add(call.pair, call.arm, status, seconds, call.answer if answered else None)
+        if self._capture is not None and call.rows is not None and status != _LEFT:
+            self._capture.add(_request(name, status, seconds, call))
 
     async def _attempt(
         self, call: _Call, receive: Receive, decode: _Decode, encode: _Encode
     ) -> tuple[int, bytes, Iterable[Header]]:
-        model, batcher = self._model, self._batcher
-        if model is None or batcher is None:
+        model, batcher, schema = self._model, self._batcher, self._schema
+        if model is None or batcher is None or schema is None:
             return 503, _errors([Problem("", self.failure or "the model is still loading")]), (_JSON, _RETRY)
         if self.metrics.in_flight > model.manifest.limits.max_concurrency:
             text = f"{model.manifest.limits.max_concurrency} requests are in flight already (serve.max_concurrency)"
             return 503, _errors([Problem("", text)]), (_RETRY,)
         try:
             _check_headers(call, model.manifest.limits.max_body)
-            request_id, rows = decode(await _body(receive, model.manifest.limits.max_body), model)
-            call.answer = answer = await batcher.submit(rows)
+            request_id, rows = decode(await _body(receive, model.manifest.limits.max_body), schema)
+            rows, call.callers = schema.named(rows)
+            call.rows = rows
+            call.answer = answer = await batcher.submit(rows, call.arm == "shadow")
             # A hook may return what is no JSON, which is a failure like any other.
             encoded = encode(model, request_id, answer)
         except BadRequest as error:
@@ -246,10 +271,18 @@ class Lane:
                 "tidegate_batches_worker_total": counts.worker,
                 "tidegate_batched_rows_total": counts.rows,
             }
+        if self._capture is not None:
+            kept = self._capture.counts
+            gauges["tidegate_capture_queue_rows"] = kept.waiting
+            counters |= {
+                "tidegate_capture_written_total": kept.written,
+                "tidegate_capture_dropped_total": kept.dropped,
+                "tidegate_capture_errors_total": kept.errors,
+            }
         return self.metrics.render(info, gauges, counters)
 
 
-_Decode = Callable[[bytes, Model], tuple[str | None, list[Row]]]
+_Decode = Callable[[bytes, Schema], tuple[str | None, list[Row]]]
 _Encode = Callable[[Model, str | None, Answer], bytes]
 _RETRY: Header = (b"retry-after", b"1")
 # The gateway's log tells the judge: a 200 without an answer is what the metric invalid_output counts.
@@ -264,16 +297,16 @@ class _Rows(msgspec.Struct, omit_defaults=True):
 _encoder = msgspec.json.Encoder()
 
 
-def _decode_rows(body: bytes, model: Model) -> tuple[str | None, list[Row]]:
-    return None, model.schema.decode(body)
+def _decode_rows(body: bytes, schema: Schema) -> tuple[str | None, list[Row]]:
+    return None, schema.decode(body)
 
 
 def _encode_rows(_model: Model, _request_id: str | None, answer: Answer) -> bytes:
     return _encoder.encode(_Rows(answer.predictions, answer.probabilities))
 
 
-def _decode_v2(body: bytes, model: Model) -> tuple[str | None, list[Row]]:
-    return inference.decode(body, model.schema)
+def _decode_v2(body: bytes, schema: Schema) -> tuple[str | None, list[Row]]:
+    return inference.decode(body, schema)
 
 
 def _encode_v2(model: Model, request_id: str | None, answer: Answer) -> bytes:
@@ -287,9 +320,14 @@ def prediction_id() -> bytes:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}".encode()
 
 
-def _call(headers: Iterable[Header]) -> _Call:
+def _call(headers: Iterable[Header], unit_header: bytes, id_header: bytes) -> _Call:
     call = _Call()
     for name, value in headers:
+        # Either may be one of the headers below.
+        if name == unit_header:
+            call.unit = value
+        if name == id_header:
+            call.caller = value
         if name == b"content-type":
             call.content_type = value
         elif name == b"content-length":
@@ -303,6 +341,13 @@ def _call(headers: Iterable[Header]) -> _Call:
         elif name == b"x-tidegate-pair":
             call.pair = value
     return call
+
+
+def _request(name: bytes, status: int, seconds: float, call: _Call) -> Request:
+    """What there is to record of a call."""
+    rows = call.rows or ()
+    at = time.time() - seconds
+    return name, at, call.unit, call.caller, call.arm, status, seconds, rows, call.callers, call.answer
 
 
 def _check_headers(call: _Call, max_body: int) -> None:

@@ -30,15 +30,19 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Predictions of some rows; probabilities in the order of `manifest.classes`, None where the model has none."""
+    """Predictions of some rows; probabilities in the order of `manifest.classes`, None where the model has none.
+
+    `own` is what the model itself predicted, where a hook has made something else of it for callers.
+    """
 
     predictions: list[Any]
     probabilities: list[list[float]] | None = None
+    own: list[Any] | None = None
 
     def part(self, start: int, stop: int) -> Answer:
         """The answer of rows `start` to `stop`."""
         chosen = None if self.probabilities is None else self.probabilities[start:stop]
-        return Answer(self.predictions[start:stop], chosen)
+        return Answer(self.predictions[start:stop], chosen, None if self.own is None else self.own[start:stop])
 
     @property
     def sound(self) -> bool:
@@ -48,7 +52,7 @@ class Answer:
         return self.probabilities is None or all(isfinite(share) for row in self.probabilities for share in row)
 
 
-Compute = Callable[[Sequence[Row]], tuple[Array | None, Array | None]]
+Compute = Callable[[Sequence[Row], bool], tuple[Array | None, Array | None]]
 
 
 class Model:
@@ -71,25 +75,29 @@ class Model:
         self._classes = self.manifest.classes
         self._compute = self._native() if self.manifest.runtime == "native" else self._onnx(threads)
 
-    def predict(self, rows: Sequence[Row]) -> Answer:
+    def predict(self, rows: Sequence[Row], shadow: bool = False) -> Answer:
         """The answer to checked rows, with `respond` applied.
+
+        Args:
+            rows: as `schema` returns them.
+            shadow: they are copies that nobody waits for, which hooks are told.
 
         Raises:
             TidegateError: a hook returned something of the wrong length.
         """
-        answer = self.plain(rows)
+        answer = self.plain(rows, shadow)
         if self.hooks.respond is None:
             return answer
-        shown = self.hooks.respond(answer.predictions, answer.probabilities)
+        shown = self.hooks.respond(list(answer.predictions), answer.probabilities, shadow)
         shown = shown.tolist() if isinstance(shown, np.ndarray) else list(shown)
         if len(shown) != len(rows):
             message = f"respond returned {len(shown)} values for {len(rows)} predictions."
             raise TidegateError(message, "It must return one value a prediction, in the same order.")
-        return Answer(shown, answer.probabilities)
+        return Answer(shown, answer.probabilities, answer.predictions)
 
-    def plain(self, rows: Sequence[Row]) -> Answer:
+    def plain(self, rows: Sequence[Row], shadow: bool = False) -> Answer:
         """The model's own answer, before `respond`."""
-        return decide(self.manifest, *self._compute(rows))
+        return decide(self.manifest, *self._compute(rows, shadow))
 
     def warm(self) -> None:
         """Predict the golden rows.
@@ -106,9 +114,9 @@ class Model:
             message = "The model's probabilities are not those that packaging recorded."
             raise TidegateError(message, "The bundle was changed, or this machine computes differently: package again.")
 
-    def columns(self, rows: Sequence[Row]) -> tensors.Columns:
+    def columns(self, rows: Sequence[Row], shadow: bool = False) -> tensors.Columns:
         """The prepared columns of these rows."""
-        return hook_files.run_prepare(self.hooks, tensors.raw_columns(self.manifest.columns, rows))
+        return hook_files.run_prepare(self.hooks, tensors.raw_columns(self.manifest.columns, rows), shadow)
 
     def _onnx(self, threads: int) -> Compute:
         session = open_session(self.folder / "model.onnx", self.manifest.device, threads)
@@ -117,12 +125,8 @@ class Model:
         fast = self.hooks.prepare is None and tensors.FastFeeds.fits(self.manifest.columns, inputs)
         if fast:
             feeds: Callable[[Sequence[Row]], Mapping[str, Array]] = tensors.FastFeeds(self.manifest.columns, inputs)
-        else:
-
-            def feeds(rows: Sequence[Row]) -> Mapping[str, Array]:
-                return tensors.onnx_feeds(inputs, self.columns(rows))
-
-        return lambda rows: run_session(session, named, feeds(rows))
+            return lambda rows, _shadow: run_session(session, named, feeds(rows))
+        return lambda rows, shadow: run_session(session, named, tensors.onnx_feeds(inputs, self.columns(rows, shadow)))
 
     def _native(self) -> Compute:
         # One row at a time gains nothing from more threads, and they would fight the event loop for the processor.
@@ -132,7 +136,7 @@ class Model:
         # Packaging refuses what is not the project's own, and a release names its bundle by the hash of all of it.
         model = model_folder.load(self.folder / "model", allow_pickle=self.manifest.allow_pickle, own=True)
         inputs = self.manifest.inputs
-        return lambda rows: run_native(model, tensors.native_frame(inputs, self.columns(rows)))
+        return lambda rows, shadow: run_native(model, tensors.native_frame(inputs, self.columns(rows, shadow)))
 
 
 def open_session(file: Path, device: str, threads: int = 1) -> Any:

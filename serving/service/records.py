@@ -1,17 +1,25 @@
-"""What one recorded prediction holds: the columns of telemetry, version 1. Data only; pyarrow loads when it is used."""
+"""What one recorded prediction holds, and where it lies: the layout of telemetry, version 1.
+
+The serving process writes it and the rest of tidegate reads it, so both stand on this file. pyarrow loads when used.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
+import secrets
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
+
+from tidegate.core.store import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 VERSION: Final = 1
+_SALT: Final = "telemetry/salt"
 
 INPUT: Final = "input."
 """What the names of the model's own columns begin with, so that one called `id` is not taken for ours."""
@@ -35,10 +43,51 @@ PLACES: Final[Mapping[str, str]] = {
 """The fixed columns with their SQL types; `input.<column>` follow."""
 
 
+KINDS: Final[Mapping[str, str]] = {
+    "number": "DOUBLE",
+    "integer": "BIGINT",
+    "boolean": "BOOLEAN",
+    "string": "VARCHAR",
+    "datetime": "TIMESTAMP",
+}
+"""The SQL type of `input.<column>` by the column's kind."""
+
+
+def folder(stream: str) -> str:
+    """Where the records of a model in an environment are."""
+    return f"telemetry/model={stream}"
+
+
+def hour_folder(stream: str, at: datetime) -> str:
+    """Where records of the hour of `at` are; a time without a zone is in UTC."""
+    at = utc(at)
+    return f"{folder(stream)}/date={at:%Y-%m-%d}/hour={at:%H}"
+
+
+def utc(moment: datetime) -> datetime:
+    """The same moment in UTC; one without a zone is in UTC."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def salt_of(store: Store) -> bytes:
+    """The store's own secret, 32 random bytes: without it nobody finds a user in the records by trying names."""
+    try:
+        return store.read(_SALT)
+    except FileNotFoundError:
+        store.put_if_absent(_SALT, secrets.token_bytes(32))
+        return store.read(_SALT)
+
+
 def unit_hash(salt: bytes, unit: str) -> int:
     """A user as 64 bits that only the store's secret connects with the name (BLAKE2b with a key, RFC 7693)."""
     digest = hashlib.blake2b(unit.encode("utf-8", "surrogateescape"), key=salt, digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
+
+
+def text_hash(salt: bytes, value: Any) -> str:
+    """A cell of a hashed column as 32 hexadecimal digits: equal cells stay equal, and nobody can read them."""
+    text = value if isinstance(value, str) else label_text(value)
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), key=salt, digest_size=16).hexdigest()
 
 
 def label_text(value: Any) -> str:
@@ -79,11 +128,11 @@ def metadata_of(classes: Sequence[Any] | None, task: str) -> dict[str, str]:
     }
 
 
-def fixed_fields() -> list[pa.Field]:
-    """The columns that every file has."""
+def arrow_type(sql: str) -> pa.DataType:
+    """The Arrow type of one of the SQL types above."""
     import pyarrow as pa
 
-    types = {
+    return {
         "VARCHAR": pa.string(),
         "TIMESTAMP": pa.timestamp("us"),
         "BIGINT": pa.int64(),
@@ -92,8 +141,15 @@ def fixed_fields() -> list[pa.Field]:
         "FLOAT": pa.float32(),
         "DOUBLE": pa.float64(),
         "FLOAT[]": pa.list_(pa.float32()),
-    }
-    return [pa.field(name, types[kind]) for name, kind in PLACES.items()]
+        "BOOLEAN": pa.bool_(),
+    }[sql]
+
+
+def fixed_fields() -> list[pa.Field]:
+    """The columns that every file has."""
+    import pyarrow as pa
+
+    return [pa.field(name, arrow_type(kind)) for name, kind in PLACES.items()]
 
 
 def schema_of(rows: Sequence[Mapping[str, Any]], classes: Sequence[Any] | None, task: str) -> pa.Schema:
@@ -110,5 +166,14 @@ def to_parquet(table: pa.Table) -> bytes:
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, **written_as(table.schema))
     return buffer.getvalue()
+
+
+def written_as(schema: pa.Schema) -> dict[str, Any]:
+    """How a file is written: a dictionary of columns with few values only, as it makes the others slower and larger."""
+    texts = [field.name for field in schema if field.name.startswith(INPUT) and str(field.type) == "string"]
+    return {"compression": "zstd", "use_dictionary": [*_FEW, *texts]}
+
+
+_FEW: Final = ("arm", "release", "version", "status", "label")

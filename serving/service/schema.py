@@ -52,15 +52,17 @@ class Schema:
     Args:
         columns: the fields of a row, in the order of the returned tuples.
         max_rows: the most rows of one request.
+        caller: a field that may name the row in the caller's words and is no column; the tuples end with it then.
     """
 
-    def __init__(self, columns: Sequence[Column], max_rows: int = 10_000) -> None:
+    def __init__(self, columns: Sequence[Column], max_rows: int = 10_000, caller: str = "") -> None:
         self.columns = tuple(columns)
         self.max_rows = max_rows
+        self._caller = caller
         self.names = tuple(column.name for column in columns)
-        self._known = frozenset(self.names)
+        self._known = frozenset((*self.names, caller) if caller else self.names)
         self._datetimes = tuple(i for i, column in enumerate(columns) if column.kind == "datetime")
-        self._decoder = _fast_decoder(self.columns, max_rows)
+        self._decoder = _fast_decoder(self.columns, max_rows, caller)
 
     def decode(self, body: bytes) -> list[Row]:
         """Rows of `{"rows": [{...}, ...]}` as tuples in column order; a missing nullable value is None.
@@ -99,6 +101,12 @@ class Schema:
             raise BadRequest(422, problems[:MOST_ERRORS])
         return checked
 
+    def named(self, rows: list[Row]) -> tuple[list[Row], list[Any] | None]:
+        """The model's part of the rows, and what the caller names each by; None where rows have no such field."""
+        if not self._caller:
+            return rows, None
+        return [row[:-1] for row in rows], [row[-1] for row in rows]
+
     def check_row(self, row: object, path: str, problems: list[Problem]) -> Row:
         """One row as a tuple; what is wrong with it is appended to `problems`."""
         if not isinstance(row, dict):
@@ -110,6 +118,11 @@ class Schema:
                 cells.append(_cell(column, row.get(column.name), present=column.name in row))
             except WrongCell as error:
                 problems.append(Problem(_join(path, column.name), str(error)))
+        if self._caller:
+            try:
+                cells.append(_name(row.get(self._caller)))
+            except WrongCell as error:
+                problems.append(Problem(_join(path, self._caller), str(error)))
         problems.extend(Problem(_join(path, name), self._unknown(name)) for name in row if name not in self._known)
         return tuple(cells)
 
@@ -125,7 +138,7 @@ class Schema:
         return f"unknown field; did you mean {close[0]}?" if close else "unknown field"
 
 
-def _fast_decoder(columns: Sequence[Column], max_rows: int) -> msgspec.json.Decoder[Any] | None:
+def _fast_decoder(columns: Sequence[Column], max_rows: int, caller: str = "") -> msgspec.json.Decoder[Any] | None:
     """A typed decoder, or None where msgspec cannot spell a column's name (quotes, control characters)."""
     # Keyword-only, because a nullable field has a default and may come before a required one.
     fields = [
@@ -133,6 +146,9 @@ def _fast_decoder(columns: Sequence[Column], max_rows: int) -> msgspec.json.Deco
         for i, column in enumerate(columns)
     ]
     names = {f"f{i}": column.name for i, column in enumerate(columns)}
+    if caller:
+        fields.append(("caller", str | int | float | None, None))
+        names["caller"] = caller
     try:
         row = msgspec.defstruct("Row", fields, rename=names, forbid_unknown_fields=True, kw_only=True, gc=False)
         rows = Annotated[list[row], msgspec.Meta(min_length=1, max_length=max_rows)]  # type: ignore[valid-type] # made at run time
@@ -212,6 +228,12 @@ def _string(value: object) -> str:
     if not isinstance(value, str):
         raise WrongCell(f"expected a string, got {_json_name(value)}")
     return value
+
+
+def _name(value: object) -> str | int | float | None:
+    if value is None or (isinstance(value, str | int | float) and not isinstance(value, bool)):
+        return value
+    raise WrongCell(f"expected a string or a number, got {_json_name(value)}")
 
 
 def _datetime(value: object) -> datetime:

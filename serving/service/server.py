@@ -22,6 +22,7 @@ import uvicorn
 
 from tidegate.core.errors import TidegateError
 from tidegate.core.optouts import opt_out
+from tidegate.serving.service import capture
 from tidegate.serving.service.batch import Batcher
 from tidegate.serving.service.bento import LazyInner
 from tidegate.serving.service.lane import Lane
@@ -36,6 +37,8 @@ logger = logging.getLogger("tidegate.serving")
 SWITCH_SECONDS = 0.0005
 # Requests in flight at SIGTERM have this long beyond their own timeout.
 DRAIN_SECONDS = 10.0
+# What was answered last is written in this time; whoever stops the process waits some seconds longer.
+FLUSH_SECONDS = 5.0
 # How old the counters of another worker may be.
 PUBLISH_SECONDS = 1.0
 _WARM_RUNS = 5
@@ -53,6 +56,7 @@ class Settings:
     release: str = ""
     place: Place | None = None
     pairs: Path | None = None
+    capture: str = ""
 
 
 def run(settings: Settings) -> int:
@@ -112,6 +116,7 @@ async def _serve(settings: Settings) -> int:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+    await asyncio.to_thread(lane.close, FLUSH_SECONDS)
     await inner.close()
     return 1 if lane.failure or not server.started else 0
 
@@ -155,7 +160,7 @@ def _config(settings: Settings, lane: Lane) -> uvicorn.Config:
 async def _load(settings: Settings, lane: Lane, server: uvicorn.Server) -> None:
     begun = time.perf_counter()
     try:
-        model, batcher = await asyncio.to_thread(_open, settings)
+        model, batcher, captured = await asyncio.to_thread(_open, settings)
     except TidegateError as error:
         lane.failure = error.message
         logger.error("%s %s", error.message, error.hint)  # noqa: TRY400 # the message says it; a traceback would hide it
@@ -169,7 +174,7 @@ async def _load(settings: Settings, lane: Lane, server: uvicorn.Server) -> None:
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
-        lane.serve(model, batcher)
+        lane.serve(model, batcher, captured)
         if settings.place is not None:
             settings.place.mark_ready()
         described = model.manifest
@@ -177,7 +182,8 @@ async def _load(settings: Settings, lane: Lane, server: uvicorn.Server) -> None:
         logger.info("%s version %d is ready after %.1f s", described.model, described.version, seconds)
 
 
-def _open(settings: Settings) -> tuple[Model, Batcher]:
+def _open(settings: Settings) -> tuple[Model, Batcher, capture.Capture | None]:
+    told = capture.parse(settings.capture)
     model = Model(settings.bundle, settings.threads)
     batcher = Batcher(model.predict, model.manifest.limits.timeout)
     model.warm()
@@ -190,4 +196,4 @@ def _open(settings: Settings) -> tuple[Model, Batcher]:
         if seconds > _SLOW_SECONDS:
             # Warming cannot make this one fast, only the start slow.
             break
-    return model, batcher
+    return model, batcher, capture.Capture(told, model.manifest, settings.release) if told else None

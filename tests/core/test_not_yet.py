@@ -13,8 +13,6 @@ BASE: dict[str, Any] = {"model": "demand", "data": {"path": "data/train.csv", "t
 ASKED: dict[str, dict[str, Any]] = {
     "train.image": {"train": {"image": "trainer"}},
     "train.resources": {"train": {"resources": {"gpu": 1}}},
-    "serve.id": {"serve": {"id": "order_id"}},
-    "serve.capture": {"serve": {"capture": {"exclude": ["name"]}}},
     "image": {"image": {"system_packages": ["libgomp1"]}},
     "rollout.unit.window": {"rollout": {"unit": {"window": 60.0}}},
     "monitor": {"monitor": {"labels": {"command": "./labels"}}},

@@ -19,12 +19,14 @@ class Recorder:
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
+        self.shadows: list[bool] = []
         self.batches: list[int] = []
         self.threads: set[str] = set()
 
-    def __call__(self, rows: Sequence[Row]) -> Answer:
+    def __call__(self, rows: Sequence[Row], shadow: bool) -> Answer:
         time.sleep(self.seconds)
         self.batches.append(len(rows))
+        self.shadows.append(shadow)
         self.threads.add(threading.current_thread().name)
         if any(row[0] < 0 for row in rows):
             raise ValueError("negative")
@@ -147,3 +149,17 @@ def test_cancelled_requests_are_dropped_before_they_run() -> None:
 
     asyncio.run(story())
     assert recorder.batches == [2]
+
+
+def test_copies_and_requests_that_somebody_waits_for_never_share_a_run() -> None:
+    """So that hooks can be told which they see; each kind is still batched, in the order of arrival."""
+    recorder = Recorder()
+
+    async def story() -> list[Answer]:
+        batcher = fast(recorder)
+        kinds = [False, False, True, True, True, False]
+        return await asyncio.gather(*(batcher.submit([(i,)], kind) for i, kind in enumerate(kinds)))
+
+    answers = asyncio.run(story())
+    assert [answer.predictions for answer in answers] == [[2 * i] for i in range(6)]
+    assert list(zip(recorder.batches, recorder.shadows, strict=True)) == [(2, False), (3, True), (1, False)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,3 +51,46 @@ def test_the_kinds_of_columns_are_those_of_the_page() -> None:
     assert np.isnan(made["number"][0])
     assert made["string"][0] is None
     assert np.isnat(made["datetime"][0])
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        ("def respond(predictions): return predictions", ["x"]),
+        ("def respond(predictions, probabilities): return probabilities", [[0.5]]),
+        ("def respond(predictions, shadow): return [shadow]", [True]),
+        ("def respond(predictions, probabilities, shadow): return [shadow]", [True]),
+        ("def respond(predictions, *, shadow=False): return [shadow]", [True]),
+        ("def respond(predictions, **more): return [more['shadow']]", [True]),
+        ("def respond(*values): return [len(values)]", [2]),
+        ("from builtins import sorted as respond", ["x"]),
+    ],
+)
+def test_a_hook_is_told_of_copies_if_it_takes_the_parameter(tmp_path: Path, code: str, shown: list[Any]) -> None:
+    """Whatever else it takes; without the parameter nothing changes, and unasked it is False."""
+    file = tmp_path / "features.py"
+    file.write_text(code)
+    respond = hooks.load(file).respond
+    assert respond is not None
+    copies = True
+    assert respond(["x"], [[0.5]], copies) == shown
+    assert respond(["x"], [[0.5]]) == ([False] if shown == [True] else shown)
+
+
+def test_a_model_tells_both_hooks_that_nobody_waits_for_the_answer(tmp_path: Path) -> None:
+    """`prepare` as well as `respond`."""
+    file = tmp_path / "features.py"
+    file.write_text(
+        "seen = []\n"
+        "def prepare(columns, shadow):\n"
+        "    seen.append(shadow)\n"
+        "    return columns\n"
+        "def respond(predictions, shadow=False):\n"
+        "    return [*seen, shadow]\n"
+    )
+    loaded = hooks.load(file)
+    hooks.run_prepare(loaded, {"x": np.zeros(1)})
+    hooks.run_prepare(loaded, {"x": np.zeros(1)}, shadow=True)
+    assert loaded.respond is not None
+    copies = True
+    assert loaded.respond([0], None, copies) == [False, True, True]

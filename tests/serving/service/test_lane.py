@@ -68,7 +68,7 @@ def test_an_answer_without_a_prediction_says_so_to_the_gateway(
 ) -> None:
     """JSON shows null where there is no number, with status 200; the judge can count it by the header."""
 
-    async def submit(_rows: Any) -> Answer:
+    async def submit(_rows: Any, _shadow: bool) -> Answer:
         return answer
 
     assert "x-tidegate-invalid-output" not in served.predict(served.rows[0]).headers
@@ -167,7 +167,7 @@ def test_a_model_that_is_too_slow_gets_504(served: Any, ask: Any) -> None:
     async def story() -> Any:
         lane = Lane()
 
-        def slow(rows: Any) -> Any:
+        def slow(rows: Any, _shadow: bool) -> Any:
             import time
 
             time.sleep(0.3)
@@ -190,7 +190,7 @@ def test_a_model_that_raises_gets_500_without_its_inside(
     async def story() -> Any:
         lane = Lane()
 
-        def broken(_rows: Any) -> Any:
+        def broken(_rows: Any, _shadow: bool) -> Any:
             raise RuntimeError("secret: /home/ada")
 
         lane.serve(served.model, Batcher(broken, 1.0))
@@ -207,7 +207,7 @@ def test_an_answer_that_is_no_json_is_a_failure_like_any_other(served: Any, ask:
     lane = Lane()
 
     async def story() -> Any:
-        lane.serve(served.model, Batcher(lambda rows: Answer([np.int64(1)] * len(rows)), 1.0))
+        lane.serve(served.model, Batcher(lambda rows, _: Answer([np.int64(1)] * len(rows)), 1.0))
         return await ask(lane, "POST", "/predict", json.dumps({"rows": served.rows[:1]}).encode())
 
     assert asyncio.run(story()).status == 500

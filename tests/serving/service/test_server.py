@@ -38,12 +38,14 @@ def respond(predictions):
 class Server:
     """One process and a client to it."""
 
-    def __init__(self, bundle: Path, log: Path) -> None:
+    def __init__(self, bundle: Path, log: Path, **env: str) -> None:
         self.port = free_port()
         self.log = log
         command = [sys.executable, "-m", "tidegate.serving.service", "--bundle", str(bundle), "--port", str(self.port)]
         with log.open("wb") as stream:
-            self.process = subprocess.Popen(command, stderr=stream, env={**os.environ, "TIDEGATE_RELEASE": "r-1"})
+            self.process = subprocess.Popen(
+                command, stderr=stream, env={**os.environ, "TIDEGATE_RELEASE": "r-1", **env}
+            )
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
 
     def ready(self) -> float:
@@ -76,12 +78,12 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[Path], Server]]:
-    """Start a server of a bundle; it is stopped at the end."""
+def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Start a server of a bundle, with more in its environment; it is stopped at the end."""
     running: list[Server] = []
 
-    def begin(bundle: Path) -> Server:
-        running.append(Server(bundle, tmp_path / f"server{len(running)}.log"))
+    def begin(bundle: Path, **env: str) -> Server:
+        running.append(Server(bundle, tmp_path / f"server{len(running)}.log", **env))
         return running[-1]
 
     yield begin
@@ -157,6 +159,56 @@ def test_a_port_that_is_taken_is_an_error(start: Callable[[Path], Server], odd: 
     assert done.returncode == 1
     assert str(port) in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def recorded(store: Path) -> list[str]:
+    """The ids of all records, which must be readable whatever happened to their writer."""
+    import duckdb
+
+    files = [str(path) for path in store.rglob("*.parquet") if not path.name.startswith(".")]
+    if not files:
+        return []
+    with duckdb.connect() as connection:
+        return [row[0] for row in connection.read_parquet(files, union_by_name=True).project("id").fetchall()]
+
+
+def test_a_killed_process_loses_at_most_one_flush_interval_of_records(
+    start: Callable[..., Server], odd: Any, served: Any, tmp_path: Path
+) -> None:
+    """By kill -9 in the middle of the load: all that was answered an interval before is there, whole and once."""
+    flush = 1.0
+    said = {"store": str(tmp_path / "store"), "stream": "demand.local", "flush": flush}
+    server = start(odd.bento.bundle, TIDEGATE_CAPTURE=json.dumps(said))
+    server.ready()
+    answered: list[tuple[float, str]] = []
+    end = time.monotonic() + 2.6
+    while time.monotonic() < end:
+        reply = server.http.post("/predict", json={"rows": served.rows[:1]})
+        answered.append((time.monotonic(), reply.headers["x-tidegate-prediction-id"]))
+    server.process.kill()
+    server.process.wait()
+    killed = time.monotonic()
+    found = recorded(tmp_path / "store")
+    safe = {name for at, name in answered if at < killed - flush}
+    assert len(safe) > 100
+    assert safe <= set(found) <= {name for _, name in answered}
+    assert len(set(found)) == len(found)
+
+
+def test_sigterm_writes_what_was_answered_last(
+    start: Callable[..., Server], odd: Any, served: Any, tmp_path: Path
+) -> None:
+    """A process that is retired keeps all its records, and tells at /metrics how many it has written."""
+    said = {"store": str(tmp_path / "store"), "stream": "demand.local", "flush": 600.0}
+    server = start(odd.bento.bundle, TIDEGATE_CAPTURE=json.dumps(said))
+    server.ready()
+    replies = [server.http.post("/predict", json={"rows": served.rows[:1]}) for _ in range(5)]
+    page = server.http.get("/metrics").text
+    assert "\ntidegate_capture_queue_rows 5\n" in page
+    assert "\ntidegate_capture_written_total 0\n" in page
+    assert recorded(tmp_path / "store") == []
+    assert server.stop() == 0
+    assert sorted(recorded(tmp_path / "store")) == sorted(one.headers["x-tidegate-prediction-id"] for one in replies)
 
 
 @pytest.mark.slow

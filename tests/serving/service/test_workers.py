@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import psutil
+import pyarrow.parquet as pq
 import pytest
 
 from tidegate.serving.deploy import Revision
@@ -119,9 +120,10 @@ def test_a_bundle_that_cannot_be_served_ends_the_parent(tmp_path: Path) -> None:
     assert "Traceback" not in broken.log.read_text()
 
 
-def test_a_revision_gets_as_many_processes_as_it_says(odd: Any, tmp_path: Path) -> None:
-    """The local deployer starts them behind one port and ends them all."""
-    deployer = LocalDeployer(tmp_path / "run", tmp_path / "logs")
+def test_a_revision_gets_as_many_processes_as_it_says(odd: Any, served: Any, tmp_path: Path) -> None:
+    """The local deployer starts them behind one port and ends them all, when each has written what it recorded."""
+    said = {"store": str(tmp_path / "store"), "stream": "demand.local", "flush": 600.0}
+    deployer = LocalDeployer(tmp_path / "run", tmp_path / "logs", capture=said)
     deployer.start(Revision("r-1", 7, odd.bento.bundle, workers=2))
     try:
         deadline = time.monotonic() + 60
@@ -130,8 +132,14 @@ def test_a_revision_gets_as_many_processes_as_it_says(odd: Any, tmp_path: Path) 
             time.sleep(0.05)
         workers = psutil.Process(found.pid).children()
         assert len(workers) == 2
+        asked = {"url": f"http://127.0.0.1:{found.port}/predict", "json": {"rows": served.rows[:1]}}
+        # Each on a connection of its own, so that both workers get some.
+        names = {httpx.post(**asked, trust_env=False).headers["x-tidegate-prediction-id"] for _ in range(40)}
     finally:
         deployer.stop("r-1")
+    files = [str(path) for path in (tmp_path / "store").rglob("*.parquet")]
+    assert {row["id"] for file in files for row in pq.read_table(file, columns=["id"]).to_pylist()} == names
+    assert len({file.rsplit("/", 1)[1].split("-")[0] for file in files}) == 2
     assert not psutil.wait_procs(workers, timeout=20)[1]
 
 
