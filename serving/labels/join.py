@@ -156,6 +156,11 @@ class _Scope:
         return _table(self.connection, same)
 
 
+def text(value: str) -> str:
+    """A text as SQL."""
+    return "'" + value.replace("'", "''") + "'"
+
+
 def _find_truths(scope: _Scope, labels: DuckDBPyRelation, within: timedelta | None) -> str:
     connection = scope.connection
     window = _table(connection, scope.answered().project('id, "at", caller'))

@@ -189,9 +189,7 @@ def _is_number(text: str) -> bool:
 def _only_known(fields: Mapping[str, Any], kind: Kind) -> None:
     for name in fields:
         if name not in FIELDS[kind]:
-            raise Unusable(
-                f'unknown field "{_shown(name)}"{did_you_mean(str(name), FIELDS[kind])}', str(name)[:_LONGEST]
-            )
+            raise Unusable(f'unknown field "{_shown(name)}"{did_you_mean(str(name), FIELDS[kind])}', _shown(name))
 
 
 def _named(fields: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, str]:
@@ -230,7 +228,7 @@ def _value(value: Any) -> float:
         return 1.0
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise Unusable(f"{_shown(value)} is no number", "value")
@@ -240,6 +238,9 @@ def _value(value: Any) -> float:
 def _short(text: str, field: str) -> str:
     if len(text) > _LONGEST:
         raise Unusable(f"it is longer than {_LONGEST} characters", field)
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        # JSON can spell halves of characters, and reading a file keeps its wrong bytes as such halves.
+        raise Unusable("it is not text in UTF-8", field)
     return text
 
 
@@ -249,5 +250,5 @@ def _missing(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
+    text = (value if isinstance(value, str) else repr(value)).encode(errors="backslashreplace").decode()
     return text if len(text) <= 40 else text[:37] + "..."  # noqa: PLR2004 - what one still reads in a line
