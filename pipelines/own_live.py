@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tidegate.core.project import Project
 
-_SECONDS: Final = 60.0
+_SECONDS: Final = 30.0
 _CALL, _ANSWER = "call.pickle", "answer.pickle"
 
 

@@ -38,8 +38,8 @@ class Reading(Protocol):
 
 
 def in_background(work: Callable[[], None]) -> None:
-    """Do it beside everything else; a stack that ends does not wait for it."""
-    threading.Thread(target=work, name="cohorts", daemon=True).start()
+    """Do it beside everything else; a stack that ends waits for it, since DuckDB does not survive a cut-off thread."""
+    threading.Thread(target=work, name="cohorts").start()
 
 
 class Cohorts:
@@ -78,7 +78,7 @@ class Cohorts:
         forget_exposures(store, plan.rollout, oldest)
         self._kept = exposed_blocks(store, plan.rollout)
         self._ready: list[Cohort] = []
-        self._looking = threading.Event()
+        self._looking, self._lock = threading.Event(), threading.Lock()
         self._trouble: TidegateError | None = None
         self._again = 0.0
 
@@ -115,18 +115,19 @@ class Cohorts:
 
     def take(self, blocks: Sequence[Block]) -> tuple[Block, ...]:
         """Hand over what was measured, with the last of these blocks."""
-        if self._looking.is_set() or not self._ready or not blocks:
-            return tuple(blocks)
-        ready, self._ready = self._ready, []
-        self.late, self._fresh_late = self.late + self._fresh_late, 0
+        if not blocks:
+            return ()
+        with self._lock:
+            ready, self._ready = self._ready, []
+            self.late, self._fresh_late = self.late + self._fresh_late, 0
         *before, last = blocks
-        return (*before, last + Block(last.index, last.weight, matured=tuple(ready)))
+        return (*before, last + Block(last.index, last.weight, matured=tuple(ready))) if ready else tuple(blocks)
 
     def state(self) -> dict[str, Any]:
         """JSON; write it together with what `take` gave and the judge has counted."""
-        return {"next": dict(self._handed), "late": self.late}
+        with self._lock:
+            return {"next": self._handed(), "late": self.late}
 
-    @property
     def _handed(self) -> dict[Source, int]:
         """What was not handed over yet is measured again after a kill."""
         handed = dict(self._next)
@@ -157,10 +158,11 @@ class Cohorts:
         metrics = self._ages[source]
         users = [one for index in blocks for one in read_exposures(self._store, self.plan.rollout, index)]
         found = self._reading.cohorts(metrics, users, self.plan.settle)
-        if source == "labels":
-            self._fresh_late += self._late_labels(metrics, blocks, start)
-        self._ready += found
-        self._next[source] = blocks[-1] + 1
+        late = self._late_labels(metrics, blocks, start) if source == "labels" else 0
+        with self._lock:
+            self._fresh_late += late
+            self._ready += found
+            self._next[source] = blocks[-1] + 1
 
     def _late_labels(self, metrics: tuple[Stream | GoalPlan, ...], due: list[int], start: float) -> int:
         """Labels that came too late for blocks which are twice as old now: what comes later still is not counted."""

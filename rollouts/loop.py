@@ -73,6 +73,7 @@ class RolloutLoop:
         self._name = _hashing(store) if self.plan.late else None
         self._watch, self._failing = CanaryWatch(clock()), Failing(self.plan.block_seconds)
         self._condemned = False
+        self._told = ""
         self._stable_ready = True
         self._weight = 0
         self._awake = clock()
@@ -169,7 +170,8 @@ class RolloutLoop:
         """While a metric cannot be measured nothing is promoted; where trying again cannot help, a person is asked."""
         self._undecided = True
         if isinstance(trouble, Temporary):
-            return []
+            told, self._told = self._told, trouble.message
+            return [] if told == trouble.message else [f"Rollout {self.id}: {trouble.message} Trying again."]
         reasons = [trouble.message, trouble.hint] if trouble.hint else [trouble.message]
         return self._write("held", verdict.step, {"reasons": reasons, "units": verdict.units})
 

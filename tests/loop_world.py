@@ -85,7 +85,8 @@ class World:
         # Who is who may not differ from one world to another.
         self.store.files["telemetry/salt"] = bytes(32)
         self.said: list[str] = []
-        self.reading = reading
+        self.reading: Any = reading
+        self.aside: Any = lambda work: work()
         self.number = self.weight = 0
         self.loop: RolloutLoop | None = None
         ledger = self.ledger
@@ -144,7 +145,7 @@ class World:
                     pairs=self.pairs,
                     reading=self.reading,
                     clock=lambda: self.now,
-                    aside=lambda work: work(),
+                    aside=self.aside,
                 )
             self.said += self.loop.tick(self.rollout, self.health)
             self.weight = self.rollout.weight if self.rollout.open else 0

@@ -246,3 +246,20 @@ def test_late_metrics_alone_still_count_users(tmp_path: Path) -> None:
     world.run(8)
     assert world.units["canary"] > 0
     assert world.run(300) == ["step_passed", "promoted"]
+
+
+def test_what_was_measured_is_judged_while_the_next_look_goes_on(tmp_path: Path) -> None:
+    """Where a look takes longer than a block, each is handed over when it is done, and not when nobody looks."""
+    waiting: list[Any] = []
+    world = World(tmp_path, reading=Known(accuracy=(0.8, 0.8)), **BOTH)
+    world.aside = waiting.append
+    for _ in range(40):
+        world.tick()
+        world.traffic()
+        if len(waiting) and world.loop is not None and world.number % 3 == 0:
+            waiting.pop()()
+            # The next one begins at once, and is not over when a block is closed.
+    assert any(block.matured for block in read_blocks(world.store, "o-1"))
+    assert len({(c.index, c.weight) for b in read_blocks(world.store, "o-1") for c in b.matured}) == sum(
+        len(block.matured) for block in read_blocks(world.store, "o-1")
+    )
