@@ -206,8 +206,12 @@ MetricName = Annotated[
     WithJsonSchema({"anyOf": [{"enum": list(DIRECTIONS)}, {"type": "string", "pattern": _OWN_METRIC}]}),
 ]
 
-ONLINE_METRICS: Final = ("error_rate", "latency", "invalid_output", "accuracy", "loss", "conversion", "revenue")
-MEAN_METRICS: Final = ("loss", "revenue")
+LABEL_METRICS: Final = ("accuracy", "loss", "log_loss", "brier", "mae", "mape")
+"""Judged live, one number for each prediction whose truth became known."""
+OUTCOME_METRICS: Final = ("conversion", "revenue")
+"""Judged live on the outcome events of that name."""
+ONLINE_METRICS: Final = ("error_rate", "latency", "invalid_output", *LABEL_METRICS, *OUTCOME_METRICS)
+MEAN_METRICS: Final = ("loss", "log_loss", "brier", "mae", "mape", "revenue")
 """Judged as means, in their own unit; the others are shares of units."""
 
 

@@ -41,7 +41,7 @@ _NEED_SCORES = frozenset({"roc_auc", "average_precision", "brier", "log_loss"})
 # Under this share of positives, ROC AUC hardly moves when the ranking of the few positives gets worse.
 RARE = 0.05
 # Probabilities are kept this far from 0 and 1, so that one certain mistake costs a finite log loss.
-_EPSILON = 1e-15
+EPSILON = 1e-15
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ def _classification(name: str, scored: Scored) -> Statistic:
     hot = np.stack([scored.truth == label for label in scored.classes], axis=1)
     if name == "log_loss":
         chosen = np.where(hot, scored.scores, 0.0).sum(axis=1)
-        return _mean(-np.log(np.clip(chosen, _EPSILON, 1.0)))
+        return _mean(-np.log(np.clip(chosen, EPSILON, 1.0)))
     if name == "brier":
         squares = ((scored.scores - hot) ** 2).sum(axis=1)
         return _mean(squares / 2 if len(scored.classes) == 2 else squares)  # noqa: PLR2004 - binary counts once

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tidegate.core.artifacts import GateResult, Release
 from tidegate.core.errors import Inconclusive, TidegateError, UsageError
-from tidegate.pipelines import aliases, champion, stack
+from tidegate.pipelines import aliases, champion, late_history, stack
 from tidegate.pipelines.environment import Environment
 from tidegate.registry import releases
 from tidegate.registry.ledger import Draft
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tidegate.core.progress import Progress
     from tidegate.pipelines.release import Made
     from tidegate.rollouts.plan import RolloutPlan
+    from tidegate.rollouts.planning import Measured
     from tidegate.rollouts.stats.latency import LatencyLines
 
 Decision = Literal["promote", "rollback", "inconclusive", "continue", "deployed", "none"]
@@ -262,7 +263,8 @@ def plan_rollout(
     if _guards_latency(environment):
         latency = champion.speed(environment, progress) if wait else champion.known_speed(environment)
     units = lately.units_per_minute if units_per_minute is None else units_per_minute
-    return _plan(environment, units, latency, errors=lately.error_rate, invalid=lately.invalid_rate)
+    late = late_history.measured(environment, str(environment.state().champion))
+    return _plan(environment, units, latency, errors=lately.error_rate, invalid=lately.invalid_rate, late=late)
 
 
 def forecast_rollout(environment: Environment, progress: Progress, units_per_minute: float | None) -> RolloutPlan:
@@ -282,8 +284,10 @@ def forecast_rollout(environment: Environment, progress: Progress, units_per_min
     progress.note("Nothing is measured yet: no errors and independent latencies are assumed.")
     # Thresholds do not matter for a forecast: whatever they are, 50, 10 and 1 % of stable requests are slower.
     nothing = (0.0, 0.0, 0.0)
+    # What users do later cannot be assumed: without a baseline there is nothing to forecast.
+    late = late_history.measured(environment, environment.state().champion or "")
     assumed = LatencyLines(nothing, nothing, (1.0, 1.0, 1.0), 0) if _guards_latency(environment) else None
-    return _plan(environment, units_per_minute, assumed)
+    return _plan(environment, units_per_minute, assumed, late=late)
 
 
 def _guards_latency(environment: Environment) -> bool:
@@ -297,6 +301,7 @@ def _plan(
     *,
     errors: float = 0.0,
     invalid: float = 0.0,
+    late: Mapping[str, Measured],
 ) -> RolloutPlan:
     from tidegate.rollouts.planning import Measured, make_plan
 
@@ -308,7 +313,8 @@ def _plan(
         units_per_minute=units_per_minute,
         error_rate=errors,
         latency=latency,
-        others={"invalid_output": Measured(invalid)},
+        others={"invalid_output": Measured(invalid), **late},
+        settle=late_history.settle(config),
     )
 
 

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tidegate.core.errors import Temporary, TidegateError
-from tidegate.pipelines import aliases, control
+from tidegate.pipelines import aliases, control, late_history
 from tidegate.pipelines.console_process import ConsoleProcess
 from tidegate.pipelines.environment import Environment
 from tidegate.pipelines.processes import Processes, stop_all
@@ -277,7 +277,12 @@ class Stack:
         if rollout is not None and self._loop is None:
             environment = self.environment
             self._loop = RolloutLoop(
-                rollout, environment.ledger, environment.store, self.gateway.log, pairs=environment.pairs_dir
+                rollout,
+                environment.ledger,
+                environment.store,
+                self.gateway.log,
+                pairs=environment.pairs_dir,
+                reading=late_history.reading(environment),
             )
 
     def _follow_rollout(self) -> None:

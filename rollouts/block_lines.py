@@ -1,6 +1,8 @@
 """Blocks as JSON lines, the form of `rollout replay` and of `POST /v1/blocks`.
 
-A line holds what one source counted of one metric on one arm in one block. Writing and reading stand side by side.
+A line holds what one source counted of one metric on one arm in one block. A metric that is known late names, as
+`cohort`, the block in which its users were new; `minute` is then the block it was judged with, and `weight` the one of
+the cohort. Writing and reading stand side by side.
 """
 
 from __future__ import annotations
@@ -12,13 +14,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tidegate.core.errors import UsageError
-from tidegate.rollouts.blocks import Block, Counts, Moments
+from tidegate.rollouts.blocks import Block, Cohort, Counts, Moments, Sums
 
 ATTEMPTS = "attempts"
 """The metric name under which JSON lines carry raw requests (n) and failures (x)."""
 
 NO_WEIGHT = -1
 """Stands for a weight that a line does not tell."""
+NO_COHORT = -1
+"""Stands for the cohort of what was known at once."""
 
 CANARY, STABLE = 0, 1
 _ARMS: Final = {"canary": CANARY, "stable": STABLE}
@@ -36,13 +40,14 @@ def to_lines(stream: str, block: Block, bunching: Mapping[str, float] | None = N
     head: dict[str, Any] = {"stream": stream, "minute": block.index}
     tail: dict[str, Any] = {} if block.weight is None else {"weight": block.weight}
     lines = []
+    for cohort in block.matured:
+        told = {} if cohort.weight is None else {"weight": cohort.weight}
+        for metric, sums in cohort.metrics.items():
+            lines += [{**head, **one, **told, "cohort": cohort.index} for one in _arms(metric, sums)]
     for metric, sums in [*block.metrics.items(), (ATTEMPTS, block.attempts)]:
-        n1, x1, q1, n0, x0, q0 = sums.row
-        for arm, n, x, q in (("canary", n1, x1, q1), ("stable", n0, x0, q0)):
-            counted = {"n": n, "x": x} if isinstance(sums, Counts) else {"n": n, "sum": x, "sumsq": q}
-            effect = (bunching or {}).get(metric, 1.0)
-            worth = {} if effect == 1 else {"bunching": effect}
-            lines.append({**head, "arm": arm, "metric": metric, **counted, **tail, **worth})
+        effect = (bunching or {}).get(metric, 1.0)
+        worth = {} if effect == 1 else {"bunching": effect}
+        lines += [{**head, **one, **tail, **worth} for one in _arms(metric, sums)]
     if block.misrouted:
         lines[-2]["misrouted"] = block.misrouted
     if not block.ready:
@@ -50,6 +55,13 @@ def to_lines(stream: str, block: Block, bunching: Mapping[str, float] | None = N
     if block.skipped:
         lines[-2]["skipped"] = block.skipped
     return lines
+
+
+def _arms(metric: str, sums: Sums) -> Iterator[dict[str, Any]]:
+    n1, x1, q1, n0, x0, q0 = sums.row
+    for arm, n, x, q in (("canary", n1, x1, q1), ("stable", n0, x0, q0)):
+        counted = {"n": n, "x": x} if isinstance(sums, Counts) else {"n": n, "sum": x, "sumsq": q}
+        yield {"arm": arm, "metric": metric, **counted}
 
 
 @dataclass
@@ -60,6 +72,7 @@ class Lines:
         streams: their names, in the order in which they came; `stream` holds positions in it.
         metrics: the same for `metric`.
         means: which metrics came as sums of a quantity.
+        late: which metrics came for cohorts; `cohort` holds theirs, `NO_COHORT` of the others.
         bunching: the largest design effect that lines of a metric carry.
         q: sums of squares; of counts the events once more.
         misrouted: (stream, minute, weight) -> requests that the other arm answered.
@@ -70,6 +83,7 @@ class Lines:
     streams: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, int] = field(default_factory=dict)
     means: dict[str, bool] = field(default_factory=dict)
+    late: dict[str, bool] = field(default_factory=dict)
     bunching: dict[str, float] = field(default_factory=dict)
     stream: array[int] = field(default_factory=lambda: array("l"))
     minute: array[int] = field(default_factory=lambda: array("l"))
@@ -81,6 +95,7 @@ class Lines:
     q: array[float] = field(default_factory=lambda: array("d"))
     sources: dict[str, int] = field(default_factory=dict)
     source: array[int] = field(default_factory=lambda: array("l"))
+    cohort: array[int] = field(default_factory=lambda: array("l"))
     misrouted: dict[tuple[int, int, int], int] = field(default_factory=dict)
     unready: set[tuple[int, int, int]] = field(default_factory=set)
     skipped: dict[tuple[int, int, int], int] = field(default_factory=dict)
@@ -143,7 +158,7 @@ def _count_once(found: Lines) -> None:
     """
     import numpy as np
 
-    keys = np.array([found.stream, found.minute, found.weight, found.arm, found.metric, found.source])
+    keys = np.array([found.stream, found.minute, found.weight, found.arm, found.metric, found.source, found.cohort])
     sums = np.array([found.n, found.x, found.q])
     # Stable, so of equal lines the first stays.
     order = np.lexsort(keys)
@@ -162,13 +177,13 @@ def _count_once(found: Lines) -> None:
     if later.size:
         kept = np.ones(len(found.n), dtype=np.bool_)
         kept[later] = False
-        for name in (*_COLUMNS, "source"):
+        for name in (*_COLUMNS, "source", "cohort"):
             column = getattr(found, name)
             setattr(found, name, array(column.typecode, np.array(column)[kept].tolist()))
 
 
 def _take(line: Mapping[str, Any], found: Lines) -> None:
-    name, mean = str(line["metric"]), "sum" in line
+    name, mean, cohort = str(line["metric"]), "sum" in line, line.get("cohort")
     weight, source = line.get("weight"), line.get("source")
     n, x, q = _sums(line, mean=mean)
     stream = found.streams.setdefault(str(line.get("stream", "")), len(found.streams))
@@ -176,6 +191,7 @@ def _take(line: Mapping[str, Any], found: Lines) -> None:
     share = NO_WEIGHT if weight is None else _whole(weight, "weight", _WHOLE)
     if found.means.setdefault(name, mean) != mean:
         raise UsageError(f"{name} comes as counts and as sums.", "A metric is `n` and `x`, or `n`, `sum` and `sumsq`.")
+    _take_cohort(name, cohort, minute, found)
     found.arm.append(_ARMS[line["arm"]])
     found.stream.append(stream)
     found.minute.append(minute)
@@ -186,6 +202,17 @@ def _take(line: Mapping[str, Any], found: Lines) -> None:
     found.x.append(x)
     found.q.append(q)
     _extra(line, found, (stream, minute, share), name)
+
+
+def _take_cohort(name: str, cohort: Any, minute: int, found: Lines) -> None:
+    late = cohort is not None
+    if found.late.setdefault(name, late) != late:
+        raise UsageError(
+            f"{name} comes with a cohort and without.", "A metric is known late in every block, or in none."
+        )
+    if late and _whole(cohort, "cohort") > minute:
+        raise UsageError(f"The cohort {cohort} is newer than block {minute}.", "It is an earlier block, or the same.")
+    found.cohort.append(int(cohort) if late else NO_COHORT)
 
 
 def _sums(line: Mapping[str, Any], *, mean: bool) -> tuple[float, float, float]:
@@ -219,7 +246,7 @@ def _extra(line: Mapping[str, Any], found: Lines, block: tuple[int, int, int], m
         found.misrouted[block] = max(found.misrouted.get(block, 0), _whole(line["misrouted"], "misrouted"))
     if line.get("ready") is False:
         found.unready.add(block)
-    if line.get("skipped"):
+    if line.get("skipped") and "cohort" not in line:
         found.skipped[block] = _whole(line["skipped"], "skipped")
 
 
@@ -243,10 +270,18 @@ def from_lines(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[Block]]:
     found = read(lines)
     names = list(found.metrics)
     blocks: dict[int, dict[tuple[int, int], Block]] = {number: {} for number in found.streams.values()}
-    for stream, minute, weight, arm, metric, n, x, q in zip(*found.columns, strict=True):
+    matured: dict[tuple[int, int], list[Cohort]] = {}
+    for stream, minute, weight, arm, metric, n, x, q, cohort in zip(*found.columns, found.cohort, strict=True):
         one = _block(minute, weight, names[metric], (n, x, q), canary=arm == CANARY, mean=found.means[names[metric]])
+        if cohort != NO_COHORT:
+            matured.setdefault((stream, minute), []).append(Cohort(cohort, _told(weight), one.metrics))
+            continue
         known = blocks[stream]
         known[minute, weight] = known[minute, weight] + one if (minute, weight) in known else one
+    for (stream, minute), cohorts in matured.items():
+        weight = last_weight(list(found.streams)[stream], minute, [w for m, w in blocks[stream] if m == minute])
+        for each in cohorts:
+            blocks[stream][minute, weight] += Block(minute, _told(weight), matured=(each,))
     for (stream, minute, weight), count in found.misrouted.items():
         blocks[stream][minute, weight] += Block(minute, _told(weight), misrouted=count)
     for stream, minute, weight in found.unready:
@@ -254,6 +289,20 @@ def from_lines(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[Block]]:
     for (stream, minute, weight), count in found.skipped.items():
         blocks[stream][minute, weight] += Block(minute, _told(weight), skipped=count)
     return {name: [blocks[number][key] for key in sorted(blocks[number])] for name, number in found.streams.items()}
+
+
+def last_weight(stream: str, minute: int, weights: list[int]) -> int:
+    """The weight of the block that cohorts of its minute are judged with: the last one of that minute.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not weights:
+        raise UsageError(
+            f"Block {minute} of stream {stream!r} has cohorts, and no line of its own.",
+            f"Every block has lines of `{ATTEMPTS}` at least, with n = 0 where nobody came.",
+        )
+    return max(weights)
 
 
 def _block(

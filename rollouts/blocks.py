@@ -5,7 +5,10 @@ cannot decide, and users who come back after a change of weight are not counted 
 before its outcome is looked at: forced and mirrored routes, requests without a user, requests that the gateway itself
 answered (rate limit, wrong key, too large) without asking an arm.
 
-Reads and writes nothing: the driver feeds `Exposure`s and keeps `checkpoint()` and the bytes of `Seen`.
+Where a metric of the plan is known late (labels, outcomes), every counted user is also written down as `Exposed`, so
+that the block's cohort can be judged when it is old enough; the block that is closed then carries it as `matured`.
+
+Reads and writes nothing: the driver feeds `Exposure`s and keeps `checkpoint()`, the bytes of `Seen` and `drain()`.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -58,6 +61,7 @@ class Exposure:
         forced: the caller chose the arm, or the request was a mirrored copy.
         served_by: the arm that really answered, by the upstream's address; empty if none did.
         invalid: a row of the answer is no prediction.
+        prediction: the answer's prediction id; empty without one.
     """
 
     at: float
@@ -68,6 +72,7 @@ class Exposure:
     forced: bool = False
     served_by: str = ""
     invalid: bool = False
+    prediction: str = ""
 
     @property
     def reached(self) -> bool:
@@ -142,6 +147,45 @@ class Moments:
 Sums = Counts | Moments
 _NONE = Counts()
 
+LABELLED = "labelled"
+"""The name under which a cohort counts all of its users (n) and those whose truth is known (x)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """A user's first exposure, which is what labels and outcomes are counted for.
+
+    Attributes:
+        index: of the block.
+        weight: per cent on the canary.
+        arm: where the user was sent.
+        unit: the user's keyed hash (serving/telemetry.py).
+        prediction: id of the first answer; empty without one.
+        at: when it began, seconds since the epoch.
+    """
+
+    index: int
+    weight: int
+    arm: Arm
+    unit: int
+    prediction: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """What was known, at one age for both arms, of the users who were new in an earlier block.
+
+    Attributes:
+        index: of the block in which they were new.
+        weight: per cent on the canary then; None where it is not known.
+        metrics: late metrics by name, and `LABELLED` beside those that come from labels.
+    """
+
+    index: int
+    weight: int | None
+    metrics: Mapping[str, Sums]
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -155,6 +199,7 @@ class Block:
         misrouted: requests that an upstream of the other arm answered.
         ready: whether the canary said it was ready at the end of the interval.
         skipped: how many empty intervals right before it nobody watched: they are no time of the step.
+        matured: cohorts of earlier blocks that became old enough and are judged with this one.
     """
 
     index: int
@@ -164,6 +209,7 @@ class Block:
     misrouted: int = 0
     ready: bool = True
     skipped: int = 0
+    matured: tuple[Cohort, ...] = ()
 
     @property
     def dead(self) -> bool:
@@ -182,7 +228,18 @@ class Block:
             self.misrouted + other.misrouted,
             self.ready and other.ready,
             max(self.skipped, other.skipped),
+            _together(self.matured, other.matured),
         )
+
+
+def _together(mine: tuple[Cohort, ...], theirs: tuple[Cohort, ...]) -> tuple[Cohort, ...]:
+    """Cohorts of one block and weight added up, oldest first."""
+    found: dict[tuple[int, int], Cohort] = {}
+    for one in (*mine, *theirs):
+        key = one.index, -1 if one.weight is None else one.weight
+        known = found.get(key)
+        found[key] = Cohort(one.index, one.weight, _merged(known.metrics, one.metrics)) if known else one
+    return tuple(found[key] for key in sorted(found))
 
 
 def _merged(mine: Mapping[str, Sums], theirs: Mapping[str, Sums]) -> dict[str, Sums]:
@@ -212,10 +269,19 @@ class BlockBuilder:
         start: seconds since the epoch at which block 0 begins.
         weight: of the first step.
         seen: users counted before a restart.
+        name: how a user is written down; needed where a metric of the plan is known late.
     """
 
-    def __init__(self, plan: RolloutPlan, start: float, weight: int, seen: Seen | None = None) -> None:
+    def __init__(
+        self,
+        plan: RolloutPlan,
+        start: float,
+        weight: int,
+        seen: Seen | None = None,
+        name: Callable[[str], int] | None = None,
+    ) -> None:
         self.plan, self.start, self.seen = plan, start, Seen() if seen is None else seen
+        self._name, self._exposed = name, list[Exposed]()
         self._phases = [_Phase(start, weight)]
         self._lines = MovingLines(plan.latency)
         self._sums: dict[tuple[int, int], _Sums] = {}
@@ -240,6 +306,10 @@ class BlockBuilder:
             sums.attempt(exposure)
             if self._is_new(exposure):
                 sums.unit(exposure, self._lines.of(index))
+                if self._name is not None:
+                    sums.exposed.append(
+                        (ARMS.index(exposure.arm), self._name(exposure.unit), exposure.prediction, exposure.at)
+                    )
             self._lines.saw(index, _stable_seconds(exposure))
 
     def absent(self, since: float, until: float) -> None:
@@ -265,13 +335,25 @@ class BlockBuilder:
                 self._skipped += 1
                 continue
             weights = sorted(counted | {self._phase(self._start_of(index)).weight})
-            made = [self._sums.pop((index, w), _Sums()).block(index, w, self.plan, ready=ready) for w in weights]
+            sums = {w: self._sums.pop((index, w), _Sums()) for w in weights}
+            self._exposed += [one for w in weights for one in sums[w].cohort(index, w)]
+            made = [sums[w].block(index, w, self.plan, ready=ready) for w in weights]
             blocks += [replace(made[0], skipped=self._skipped), *made[1:]]
             self._skipped = 0
         self._next = max(self._next, end)
         if blocks:
             self._lines.move(self._next)
         return tuple(blocks)
+
+    def drain(self) -> list[Exposed]:
+        """Every user of the blocks that were closed since the last call; empty without a `name`."""
+        drained, self._exposed = self._exposed, []
+        return drained
+
+    def end_of(self, index: int, weight: int) -> float:
+        """When a block at a weight ended, seconds since the epoch: users of both arms may have changed since then."""
+        changes = (phase.at for phase in self._phases if phase.weight > weight)
+        return min(self._start_of(index + 1), *changes, math.inf)
 
     def checkpoint(self) -> dict[str, Any]:
         """JSON with which `restore` goes on.
@@ -289,7 +371,13 @@ class BlockBuilder:
         }
 
     @classmethod
-    def restore(cls, plan: RolloutPlan, checkpoint: Mapping[str, Any], seen: bytes) -> BlockBuilder:
+    def restore(
+        cls,
+        plan: RolloutPlan,
+        checkpoint: Mapping[str, Any],
+        seen: bytes,
+        name: Callable[[str], int] | None = None,
+    ) -> BlockBuilder:
         """Go on from a checkpoint; hashes in `seen` that were appended after it are dropped, their lines come again."""
         size = int(checkpoint["seen"]) * 8
         if len(seen) < size:
@@ -298,7 +386,7 @@ class BlockBuilder:
                 "The file was truncated; abort this rollout and start it again.",
             )
         phases = [_Phase(**phase) for phase in checkpoint["phases"]]
-        builder = cls(plan, checkpoint["start"], phases[0].weight, Seen(seen[:size]))
+        builder = cls(plan, checkpoint["start"], phases[0].weight, Seen(seen[:size]), name)
         builder._phases, builder._next, builder._skipped = phases, checkpoint["next"], checkpoint["skipped"]
         builder._lines = MovingLines.restore(checkpoint["lines"])
         builder._sums = {(index, weight): _Sums.from_state(state) for index, weight, state in checkpoint["sums"]}
@@ -351,6 +439,7 @@ class _Sums:
         self.attempts = [0, 0]
         self.failures = [0, 0]
         self.misrouted = 0
+        self.exposed: list[tuple[int, int, str, float]] = []
 
     def attempt(self, exposure: Exposure) -> None:
         row = ARMS.index(exposure.arm)
@@ -370,10 +459,14 @@ class _Sums:
 
     def block(self, index: int, weight: int, plan: RolloutPlan, *, ready: bool) -> Block:
         (n1, n0), events = self.units, self.events
-        names = [stream.metric for stream in plan.streams] + ([plan.goal.metric] if plan.goal else [])
+        # The first says how many users were new, also where every metric is known late.
+        names = dict.fromkeys([plan.counted, *(one.metric for one in plan.metrics if one.source == "requests")])
         metrics = {name: Counts(n1, events[name][0], n0, events[name][1]) for name in names}
         attempts = Counts(self.attempts[0], self.failures[0], self.attempts[1], self.failures[1])
         return Block(index, weight, metrics, attempts, self.misrouted, ready)
+
+    def cohort(self, index: int, weight: int) -> list[Exposed]:
+        return [Exposed(index, weight, ARMS[arm], unit, told, at) for arm, unit, told, at in self.exposed]
 
     def state(self) -> dict[str, Any]:
         return copy.deepcopy(vars(self))

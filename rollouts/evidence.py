@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from tidegate.core.artifacts import VerdictWord
 from tidegate.rollouts.battery import N0, N1, Battery
 from tidegate.rollouts.plan import GoalPlan, RolloutPlan, Stream
 from tidegate.rollouts.stats import confidence, ratio
-from tidegate.rollouts.stats.binary import log_mean
+from tidegate.rollouts.stats.binary import BinaryE, log_mean
 from tidegate.rollouts.verdict import MetricVerdict, Units
 from tidegate.rollouts.words import effect_sentence, goal_sentence
 
@@ -26,6 +27,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
+# How far apart the arms' shares of labelled users may be, and what that share is believed to be at the start.
+_UNLIKE, _LABELLED = 1.1, 0.5
 # A share of 0 or 1 would have no scale.
 _LEAST_SHARE_VARIANCE = 1e-4
 
@@ -34,7 +37,8 @@ class Evidence:
     """Tests, effects and sample ratios.
 
     Every test has one process for each planned step, started when the step begins; one to come counts 1. Safety and
-    the goal read the running step's, harm the mean over all of them.
+    the goal read the running step's, harm the mean over all of them. A late metric's cohort counts for the processes
+    that had begun when its users were new.
 
     Attributes:
         names: the metrics, guardrails' first.
@@ -44,12 +48,15 @@ class Evidence:
         goal: log e-values that the goal is reached, shape (streams,); None without a goal.
         users: new users of each step in the canary and in both arms, shape (streams, steps, 2).
         dealt: those of them who came while the step's weight was known.
+        known: users of each step whose late metrics are known, shape (streams, steps, late metrics, 2).
+        labelled: (n1, x1, n0, x0) of all cohorts that labels are for: users, and those whose truth is known.
     """
 
     def __init__(self, plan: RolloutPlan, streams: int = 1) -> None:
         self.plan = plan
-        self._metrics: tuple[Stream | GoalPlan, ...] = (*plan.streams, *([plan.goal] if plan.goal else []))
+        self._metrics = plan.metrics
         self.names = [metric.metric for metric in self._metrics]
+        self._late = np.flatnonzero([metric.source != "requests" for metric in self._metrics])
         self._bunching = np.array([getattr(metric, "bunching", 1.0) for metric in self._metrics])
         self._tests = Battery(plan, streams)
         self._effect = confidence.Effect(
@@ -59,14 +66,19 @@ class Evidence:
         )
         self.users: Floats = np.zeros((streams, len(plan.steps), 2))
         self.dealt: Floats = np.zeros((streams, len(plan.steps), 2))
+        self.known: Floats = np.zeros((streams, len(plan.steps), len(self._late), 2))
+        self.labelled: Floats = np.zeros((streams, 4))
+        # More, or fewer, of the canary's users than of the stable arm's have a truth: by a tenth and beyond.
+        self._labels = BinaryE(np.broadcast_to([_UNLIKE, 1 / _UNLIKE], (streams, 2)), 0.0, [+1.0, -1.0], _LABELLED)
         self._prove(np.zeros(streams, dtype=np.int64))
 
-    def count(self, sums: Floats, step: Ints, *, live: Mask, weighed: Mask) -> None:
+    def count(self, sums: Floats, step: Ints, new: Floats, *, live: Mask, weighed: Mask) -> None:
         """Add a block of each stream that is `live`.
 
         Args:
             sums: shape (streams, metrics, 6); zeros where a stream has no block.
             step: the running step of each stream, from 0; -1 before the first.
+            new: users who were new, canary and stable, shape (streams, 2).
             live: which streams have a block.
             weighed: of which of them the step's weight is known, so that users can be counted against it.
         """
@@ -74,11 +86,27 @@ class Evidence:
         sums = sums / self._bunching[:, None]
         self._tests.update(sums, step, live)
         self._effect.update(sums)
-        new = np.stack([sums[:, 0, N1], sums[:, 0, N1] + sums[:, 0, N0]], axis=-1) * self._bunching[0]
+        came = np.stack([new[:, 0], new.sum(axis=-1)], axis=-1)
         rows = np.arange(len(step))
-        self.users[rows, step] += np.where(live[:, None], new, 0.0)
-        self.dealt[rows, step] += np.where((live & weighed)[:, None], new, 0.0)
+        self.users[rows, step] += np.where(live[:, None], came, 0.0)
+        self.dealt[rows, step] += np.where((live & weighed)[:, None], came, 0.0)
         self._prove(step)
+
+    def mature(self, sums: Floats, step: Ints, labelled: Floats) -> None:
+        """Add a cohort of each stream that is old enough; call `count` for the block it is judged with afterwards.
+
+        Args:
+            sums: shape (streams, metrics, 6); zeros for metrics that are not late, and where there is no cohort.
+            step: in which its users were new.
+            labelled: shape (streams, 4), see the attribute; zeros without labels.
+        """
+        there: Mask = np.asarray((sums[:, :, [N1, N0]] > 0).any(axis=(-2, -1)))
+        self._tests.update(sums, step, there)
+        self._effect.update(sums)
+        np.add.at(self.known, (np.arange(len(step)), step), sums[:, self._late][:, :, [N1, N0]])
+        n1, x1, n0, x0 = (labelled[:, None, at] for at in range(4))
+        self._labels.update(n1, x1, n0, x0, live=(n1 + n0) > 0)
+        self.labelled += labelled
 
     def _prove(self, step: Ints) -> None:
         log_e, m = self._tests.log_e(), len(self.plan.streams)
@@ -95,6 +123,20 @@ class Evidence:
         """Log e-values, over all steps, that users were not dealt by the weights: shape (streams,)."""
         against: Floats = ratio.log_e(self.dealt[..., 0], self.dealt[..., 1], self.plan.steps).sum(axis=-1)
         return against
+
+    def label_ratio(self) -> Floats:
+        """Log e-values that the truth is known of another share of users in one arm: shape (streams,).
+
+        The mean of two tests, of more and of fewer; each allows for a tenth, which moves a share of wrong labels by no
+        more than a tenth of itself.
+        """
+        return np.asarray(log_mean(self._labels.log_e()[0]))
+
+    @property
+    def units(self) -> Floats:
+        """All users so far, canary and stable: shape (streams, 2)."""
+        canary, both = np.moveaxis(self.users.sum(axis=1), -1, 0)
+        return np.stack([canary, both - canary], axis=-1)
 
     def metrics(self, stream: int = 0) -> tuple[MetricVerdict, ...]:
         """Every guardrail of a stream, then the goal, with effect, interval, evidence and a sentence."""
@@ -115,26 +157,42 @@ class Evidence:
             reached = float(self.goal[stream]) if self.goal is not None else 0.0
             word: VerdictWord = "promote" if reached >= -math.log(self.plan.alpha) else "continue"
             sentence = goal_sentence(metric, units, reached)
-            return MetricVerdict(metric.metric, effect, low, high, None, reached, word, units, sentence)
+            told = MetricVerdict(metric.metric, effect, low, high, None, reached, word, units, sentence)
+            return replace(told, labelled=self._labelled(stream, at))
         harm, safe = (float(side[stream, at]) for side in self.parts)
         word = self._word(harm, safe)
         sentence = effect_sentence(self.plan, metric, units, harm=harm, safe=safe, word=word)
-        return MetricVerdict(metric.metric, effect, low, high, harm, safe, word, units, sentence)
+        told = MetricVerdict(metric.metric, effect, low, high, harm, safe, word, units, sentence)
+        return replace(told, labelled=self._labelled(stream, at))
+
+    def _labelled(self, stream: int, at: int) -> Units | None:
+        """Users old enough and those of them with a truth, for a metric that needs it."""
+        if self._metrics[at].source not in {"labels", "own"}:
+            return None
+        n1, x1, n0, x0 = (round(float(v)) for v in self.labelled[stream])
+        return Units(n1, x1, n0, x0)
 
     def state(self) -> dict[str, Any]:
         """JSON."""
-        return {
+        state = {
             "tests": self._tests.state(),
             "effect": self._effect.sums.tolist(),
             "users": self.users.tolist(),
             "dealt": self.dealt.tolist(),
         }
+        if len(self._late):
+            late = {"known": self.known.tolist(), "labelled": self.labelled.tolist(), "labels": self._labels.state()}
+            state |= late
+        return state
 
     def restore(self, state: Mapping[str, Any], step: Ints) -> None:
         """Go on from a `state()` of the same plan."""
         self._tests.restore(state["tests"])
         self._effect.sums = np.asarray(state["effect"], dtype=np.float64)
         self.users, self.dealt = (np.asarray(state[name], dtype=np.float64) for name in ("users", "dealt"))
+        if len(self._late):
+            self.known, self.labelled = (np.asarray(state[name], dtype=np.float64) for name in ("known", "labelled"))
+            self._labels.restore(state["labels"])
         self._prove(step)
 
     def _word(self, harm: float, safe: float) -> VerdictWord:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import starmap
 
 from tidegate.core.artifacts import VerdictWord
-from tidegate.rollouts.blocks import Block, Counts
-from tidegate.rollouts.judge import Judge
+from tidegate.rollouts.blocks import Block
+from tidegate.rollouts.judge import Judge, new_of
 from tidegate.rollouts.plan import GoalPlan, RolloutPlan, Stream
 from tidegate.rollouts.verdict import MetricVerdict, Verdict
 
@@ -106,19 +106,18 @@ def history(plan: RolloutPlan, blocks: Iterable[Block]) -> History:
 
 
 def _moment(block: Block, plan: RolloutPlan, verdict: Verdict) -> Moment:
-    counts = next(iter(block.metrics.values()), Counts())
-    metrics = (*plan.streams, *([plan.goal] if plan.goal else []))
+    new_canary, new_stable = new_of(block, plan)
     streams = [stream for metric in verdict.metrics for stream in metric.parts or (metric,)]
     return Moment(
         index=block.index,
         seconds=(block.index + 1) * plan.block_seconds,
         step=verdict.step,
         weight=verdict.weight,
-        new_canary=counts.row[0],
-        new_stable=counts.row[3],
+        new_canary=float(new_canary),
+        new_stable=float(new_stable),
         canary=verdict.units["canary"],
         stable=verdict.units["stable"],
-        readings=tuple(starmap(_reading, zip(streams, metrics, strict=True))),
+        readings=tuple(starmap(_reading, zip(streams, plan.metrics, strict=True))),
         log_e_harm=verdict.log_e_harm,
         log_e_ratio=verdict.srm.log_e,
         decision=verdict.decision,

@@ -14,12 +14,13 @@ import numpy as np
 from tidegate.core.artifacts import VerdictWord
 from tidegate.core.errors import UsageError
 from tidegate.core.units import format_duration
-from tidegate.rollouts.blocks import Block
-from tidegate.rollouts.panel import WORDS, Panel, Row
+from tidegate.rollouts.battery import N0, N1
+from tidegate.rollouts.blocks import LABELLED, Block, Cohort, Counts
+from tidegate.rollouts.panel import WORDS, Late, Panel, Row
 from tidegate.rollouts.plan import RolloutPlan
 from tidegate.rollouts.stats import ratio
 from tidegate.rollouts.verdict import SampleRatio, Verdict
-from tidegate.rollouts.words import guard_sentence, ratio_sentence
+from tidegate.rollouts.words import guard_sentence, labels_sentence, late_sentence, ratio_sentence
 
 _SMOOTH = 0.7
 """Weight of the past in the running mean of users a block, which only the forecast uses."""
@@ -54,7 +55,8 @@ class Judge:
 
     def add(self, block: Block) -> bool:
         """Do what `update` does without describing the verdict; return whether it is final."""
-        panel, step, sums = self._panel, step_of(block, self.plan), sums_of(block, self._panel.evidence.names)
+        panel, step = self._panel, step_of(block.index, block.weight, self.plan)
+        sums, new = sums_of(block, self.plan), new_of(block, self.plan)
         before, began = self._decision, int(panel.step[0])
         row = Row(
             index=np.array([block.index]),
@@ -64,9 +66,11 @@ class Judge:
             dead=np.array([block.dead or not block.ready]),
             skipped=np.array([block.skipped]),
             present=np.array([True]),
+            new=new[None],
+            late=tuple(_late(cohort, self.plan) for cohort in block.matured),
         )
         if panel.add(row)[0]:
-            self._recent = float(sums[0, 0] + sums[0, 3])
+            self._recent = float(new.sum())
             # A change of weight cuts a block in two, so one block alone may hold few users.
             self._pace = self._recent if self._pace == 0 else _SMOOTH * self._pace + (1 - _SMOOTH) * self._recent
             if self._decision == "continue" or (self._decision, step) != (before, began):
@@ -77,6 +81,7 @@ class Judge:
         """The verdict on the blocks so far."""
         panel = self._panel
         step, log_e = max(int(panel.step[0]), 0), float(panel.evidence.sample_ratio()[0])
+        canary, stable = panel.evidence.units[0]
         return Verdict(
             decision=self._decision,
             final=bool(panel.final[0]),
@@ -89,6 +94,7 @@ class Judge:
             srm=SampleRatio(log_e, log_e < ratio.VOID),
             reasons=self._reasons,
             forecast_seconds=self._remaining(),
+            units={"stable": round(float(stable)), "canary": round(float(canary))},
         )
 
     def state(self) -> dict[str, Any]:
@@ -125,6 +131,9 @@ class Judge:
             doubts.append("No new users came in the last block: without them there is no evidence.")
         if block.misrouted:
             doubts.append(f"{block.misrouted} requests were answered by the other arm and count as failures.")
+        waiting = max((one.delay for one in self.plan.late), default=0.0) - float(self._panel.elapsed[0])
+        if waiting > 0 and int(self._panel.step[0]) >= 0:
+            doubts.append(late_sentence(self.plan, waiting))
         return tuple(doubts)
 
     def _next_weight(self, step: int) -> int | None:
@@ -149,8 +158,9 @@ class Judge:
         planned = self.plan.units_per_minute * self.plan.block_seconds / 60
         pace = planned / self._pace if self._pace > 0 else 1.0
         proven = float(self._panel.evidence.safe[0].min()) / -math.log(self.plan.beta)
-        left = step.promote_seconds * pace * (1 - min(max(proven, 0.0), 1.0))
-        return max(left, self.plan.step_min - float(self._panel.elapsed[0]), 0.0)
+        elapsed = float(self._panel.elapsed[0])
+        evidence = (step.promote_seconds - step.delay) * pace * (1 - min(max(proven, 0.0), 1.0))
+        return max(evidence + max(step.delay - elapsed, 0.0), self.plan.step_min - elapsed, 0.0)
 
 
 def reasons(panel: Panel, stream: int = 0) -> tuple[str, ...]:
@@ -166,7 +176,9 @@ def reasons(panel: Panel, stream: int = 0) -> tuple[str, ...]:
     if decision == "promote":
         return tuple(metric.sentence for metric in metrics)
     if decision == "inconclusive" and panel.voided[stream]:
-        return (ratio_sentence(plan.steps[step], canary, both),)
+        n1, x1, n0, x0 = panel.evidence.labelled[stream]
+        unlike = panel.unlike[stream]
+        return (labels_sentence(x1 / n1, x0 / n0) if unlike else ratio_sentence(plan.steps[step], canary, both),)
     if decision == "inconclusive":
         waited = format_duration(round(float(panel.elapsed[stream])))
         undecided = (metric.sentence for metric in metrics if metric.verdict != "promote")
@@ -183,37 +195,56 @@ def stop_reason(block: Block, plan: RolloutPlan) -> str:
     return ""
 
 
-def step_of(block: Block, plan: RolloutPlan) -> int:
-    """Which step of the plan the block belongs to.
+def step_of(index: int, weight: int | None, plan: RolloutPlan) -> int:
+    """Which step of the plan a block at a weight belongs to.
 
     Raises:
         UsageError: none has its weight.
     """
-    if block.weight is None and len(plan.steps) == 1:
+    if weight is None and len(plan.steps) == 1:
         return 0
-    if block.weight not in plan.steps:
+    if weight not in plan.steps:
         raise UsageError(
-            f"Block {block.index} has {block.weight} % on the canary; the steps are {list(plan.steps)}.",
+            f"Block {index} has {weight} % on the canary; the steps are {list(plan.steps)}.",
             "Blocks say which step they belong to by their weight.",
         )
-    return plan.steps.index(block.weight)
+    return plan.steps.index(weight)
 
 
-def sums_of(block: Block, names: list[str]) -> np.ndarray:
-    """The block's sums of each metric, shape (metrics, 6); zeros for an interval without data.
+def new_of(block: Block, plan: RolloutPlan) -> np.ndarray:
+    """The users who were new in a block, canary and stable."""
+    counted = block.metrics.get(plan.counted, Counts()).row
+    return np.array([counted[N1], counted[N0]], dtype=np.float64)
+
+
+def sums_of(block: Block, plan: RolloutPlan) -> np.ndarray:
+    """The block's sums of each metric of the plan, shape (metrics, 6).
+
+    Zeros for an interval without data, and for what is known late.
 
     Raises:
         UsageError: it has some of the metrics, but not all: a mistake of the source.
     """
-    missing = [name for name in names if name not in block.metrics]
+    wanted = [one.metric for one in plan.metrics if one.source == "requests"]
+    missing = [name for name in wanted if name not in block.metrics]
     if missing and block.metrics:
         raise UsageError(
             f"Block {block.index} has no counts of {', '.join(missing)}.",
             "Every block carries every metric of the plan.",
         )
-    if missing:
-        return np.zeros((len(names), 6))
-    return np.array([block.metrics[name].row for name in names], dtype=np.float64)
+    nothing = Counts()
+    known = {} if missing else {name: block.metrics[name] for name in wanted}
+    return np.array([known.get(one.metric, nothing).row for one in plan.metrics], dtype=np.float64)
+
+
+def _late(cohort: Cohort, plan: RolloutPlan) -> Late:
+    nothing = Counts()
+    rows = [
+        (nothing if one.source == "requests" else cohort.metrics.get(one.metric, nothing)).row for one in plan.metrics
+    ]
+    n1, x1, _, n0, x0, _ = cohort.metrics.get(LABELLED, nothing).row
+    step = step_of(cohort.index, cohort.weight, plan)
+    return Late(np.array([step]), np.array([rows], dtype=np.float64), np.array([[n1, x1, n0, x0]], dtype=np.float64))
 
 
 def judge(plan: RolloutPlan, blocks: Iterable[Block]) -> Verdict:

@@ -14,13 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tidegate.core.errors import UsageError
+from tidegate.core.errors import Temporary, TidegateError, UsageError
 from tidegate.core.store import Store
 from tidegate.registry.ledger import Draft, Ledger
 from tidegate.registry.state import RolloutState, State, deciding, on_open
 from tidegate.rollouts.block_files import forget_from, write_blocks
 from tidegate.rollouts.blocks import Block, BlockBuilder, Counts, Exposure
 from tidegate.rollouts.checkpoint import checkpoint_path, read_checkpoint
+from tidegate.rollouts.cohorts import Aside, Cohorts, Reading, in_background
 from tidegate.rollouts.copies import Copies
 from tidegate.rollouts.failing import BROKEN_SHARE, CLIENT_LEFT, Failing
 from tidegate.rollouts.health import CanaryWatch, Health
@@ -47,18 +48,32 @@ class RolloutLoop:
         store: keeps the checkpoint and the blocks.
         log: the gateway's access log.
         pairs: the folder in which a shadow phase leaves its pairs.
+        reading: knows what became of users, for metrics that are known late.
         clock: seconds since the epoch.
+        aside: runs what reads records, beside everything else.
     """
 
     def __init__(
-        self, rollout: RolloutState, ledger: Ledger, store: Store, log: Path, *, pairs: Path, clock: Clock = time.time
+        self,
+        rollout: RolloutState,
+        ledger: Ledger,
+        store: Store,
+        log: Path,
+        *,
+        pairs: Path,
+        reading: Reading,
+        clock: Clock = time.time,
+        aside: Aside = in_background,
     ) -> None:
         self.id, self._canary = rollout.id, rollout.canary
         self._folder = pairs
         self.plan = RolloutPlan.from_dict(rollout.plan)
         self._ledger, self._store, self._clock = ledger, store, clock
+        self._reading, self._aside = reading, aside
+        self._name = _hashing(store) if self.plan.late else None
         self._watch, self._failing = CanaryWatch(clock()), Failing(self.plan.block_seconds)
         self._condemned = False
+        self._told = ""
         self._stable_ready = True
         self._weight = 0
         self._awake = clock()
@@ -70,6 +85,7 @@ class RolloutLoop:
             self._judge = Judge(self.plan)
             self._reader = AccessLogReader(log, end_of(log))
             self._copies = Copies(self.plan, pairs)
+            self._cohorts = self._new_cohorts()
             self._write_checkpoint()
         else:
             try:
@@ -100,7 +116,7 @@ class RolloutLoop:
             return
         now = self._clock()
         if self._builder is None:
-            self._builder = BlockBuilder(self.plan, now, weight)
+            self._builder = BlockBuilder(self.plan, now, weight, name=self._name)
         else:
             self._builder.set_weight(weight, now)
         self._weight = weight
@@ -124,6 +140,9 @@ class RolloutLoop:
         if dead:
             return self._stop(rollout, dead)
         closed = self._builder.close(now - self._late, ready=True)
+        if self._cohorts is not None:
+            self._cohorts.look(self._builder.start, now)
+            closed = self._cohorts.take(closed)
         if not closed and not self._undecided:
             return []
         return self._judge_blocks(closed, rollout, health)
@@ -135,12 +154,26 @@ class RolloutLoop:
         if blocks:
             self._stable_ready = health.stable_ready
             write_blocks(self._store, self.id, kept, {one.metric: one.bunching for one in self.plan.streams})
+            if self._cohorts is not None and self._builder is not None:
+                self._cohorts.keep(self._builder.drain(), kept, self._builder.end_of)
             self._write_checkpoint(verdict)
         if verdict.next_weight and not health.canary_ready:
             # Nobody more is sent to a process that does not answer now, whatever it did before.
             self._undecided = True
             return []
+        trouble = self._cohorts.trouble if self._cohorts is not None else None
+        if trouble is not None and verdict.decision != "rollback":
+            return self._hold_for(trouble, verdict)
         return self._act(verdict, rollout.keep)
+
+    def _hold_for(self, trouble: TidegateError, verdict: Verdict) -> list[str]:
+        """While a metric cannot be measured nothing is promoted; where trying again cannot help, a person is asked."""
+        self._undecided = True
+        if isinstance(trouble, Temporary):
+            told, self._told = self._told, trouble.message
+            return [] if told == trouble.message else [f"Rollout {self.id}: {trouble.message} Trying again."]
+        reasons = [trouble.message, trouble.hint] if trouble.hint else [trouble.message]
+        return self._write("held", verdict.step, {"reasons": reasons, "units": verdict.units})
 
     def _judge_all(self, blocks: Iterable[Block]) -> tuple[Verdict, list[Block]]:
         """The verdict after these blocks, and those to keep, as they were judged.
@@ -153,7 +186,7 @@ class RolloutLoop:
             judged = block if self._has_control(block) else _without_control(block)
             verdict = self._judge.update(judged)
             changed = (before.step, before.decision) != (verdict.step, verdict.decision)
-            if block.attempts.n1 + block.attempts.n0 or block.skipped or changed or block.index == 0:
+            if block.attempts.n1 + block.attempts.n0 or block.skipped or block.matured or changed or block.index == 0:
                 kept.append(judged)
         return verdict, kept
 
@@ -254,6 +287,7 @@ class RolloutLoop:
             "was_ready": self._watch.was_ready,
             "stable_ready": self._stable_ready,
             "failing": self._failing.state(),
+            "cohorts": self._cohorts.state() if self._cohorts is not None else None,
             "verdict": (verdict or self._judge.verdict()).to_dict(),
             "shadow": self._copies.state(self._clock()) if self.plan.shadow_min and builder is None else None,
             "at": self._clock(),
@@ -273,8 +307,24 @@ class RolloutLoop:
         self._builder = None
         if document["builder"] is not None:
             seen = b"".join(self._store.read(path) for path in self._store.list(f"rollouts/{self.id}/seen"))
-            self._builder = BlockBuilder.restore(self.plan, document["builder"], seen)
+            self._builder = BlockBuilder.restore(self.plan, document["builder"], seen, self._name)
             forget_from(self._store, self.id, self._builder.oldest)
+        self._cohorts = self._new_cohorts(document.get("cohorts"))
+
+    def _new_cohorts(self, state: Mapping[str, Any] | None = None) -> Cohorts | None:
+        """None where everything is known at once."""
+        if not self.plan.late:
+            return None
+        oldest = self._builder.oldest if self._builder is not None else 0
+        return Cohorts(self.plan, self._store, self._reading, aside=self._aside, state=state, oldest=oldest)
+
+
+def _hashing(store: Store) -> Callable[[str], int]:
+    """How users are written down, as in the records of predictions."""
+    from tidegate.serving.telemetry import salt_of, unit_hash
+
+    salt = salt_of(store)
+    return lambda unit: unit_hash(salt, unit)
 
 
 def exposure(record: AccessRecord) -> Exposure:
@@ -293,6 +343,7 @@ def exposure(record: AccessRecord) -> Exposure:
         forced=record.kind != "split",
         served_by=record.arm or "" if answered else "",
         invalid=record.invalid,
+        prediction=record.prediction or "",
     )
 
 

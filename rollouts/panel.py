@@ -8,6 +8,10 @@ Rules, for which docs/decisions and rollouts/stats give the reasons:
   whatever the dependence. Roll back at 1 / alpha.
 * Safety restarts at each step, without splitting beta: the last step's test alone bounds a wrong promotion. A step
   passes when every guardrail, and every latency quantile, reaches 1 / beta and `step.min` is over.
+* A metric that is known late is counted for cohorts of users who are old enough, with the step in which they were
+  new: harm may still come from a step that is over, safety is asked of the running step's users only.
+* Guardrails that are known at different ages share alpha by their number, and the mean is taken within each age: an
+  e-process that lags behind another is none for somebody who knows the other already.
 * Rollback wins a tie; the first crossing is final. No data is never a pass and never a failure.
 """
 
@@ -23,6 +27,7 @@ import numpy.typing as npt
 
 from tidegate.core.artifacts import VerdictWord
 from tidegate.core.errors import UsageError
+from tidegate.rollouts.battery import N0, N1
 from tidegate.rollouts.blocks import DEAD
 from tidegate.rollouts.evidence import Evidence
 from tidegate.rollouts.plan import RolloutPlan
@@ -39,6 +44,21 @@ WORDS: Final[tuple[VerdictWord, ...]] = ("continue", "promote", "rollback", "inc
 
 
 @dataclass(frozen=True, slots=True)
+class Late:
+    """A matured cohort of each stream.
+
+    Attributes:
+        step: in which its users were new, shape (streams,).
+        sums: (streams, metrics, 6); zeros for what is not known late, and where a stream has no cohort.
+        labelled: all users and those whose truth is known, (n1, x1, n0, x0) of each stream; zeros without labels.
+    """
+
+    step: Ints
+    sums: Floats
+    labelled: Floats
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One block of each stream, as arrays whose first axis are the streams.
 
@@ -50,6 +70,8 @@ class Row:
         dead: whether the canary needs no statistics to be stopped.
         skipped: how many intervals right before it nobody watched.
         present: which streams have a block at all.
+        new: users who were new, canary and stable, shape (streams, 2); default: those of the first metric.
+        late: cohorts that matured since the block before.
     """
 
     index: Ints
@@ -59,6 +81,8 @@ class Row:
     dead: Mask
     skipped: Ints
     present: Mask
+    new: Floats | None = None
+    late: tuple[Late, ...] = ()
 
 
 class Panel:
@@ -92,6 +116,8 @@ class Panel:
         limits = np.asarray(plan.step_max if step_max is None else step_max, dtype=np.float64)
         self._step_max = np.broadcast_to(limits, (streams, len(plan.steps)))
         self._rows = np.arange(streams)
+        sources = [guardrail.source for guardrail in plan.guardrails]
+        self._ages = [np.flatnonzero([one == source for one in sources]) for source in dict.fromkeys(sources)]
 
     def add(self, row: Row) -> Mask:
         """Add a block of each stream and decide; returns which streams took theirs.
@@ -110,8 +136,15 @@ class Panel:
         self.decision = np.where(begins, CONTINUE, self.decision)
         self.step = np.where(begins, row.step, self.step)
         self.last = np.where(live, row.index, self.last)
+        for late in row.late:
+            self.evidence.mature(
+                np.where(live[:, None, None], late.sums, 0.0),
+                np.minimum(late.step, self.step),
+                np.where(live[:, None], late.labelled, 0.0),
+            )
         sums = np.where(live[:, None, None], row.sums, 0.0)
-        self.evidence.count(sums, self.step, live=live, weighed=row.weighed)
+        new = sums[:, 0][:, [N1, N0]] if row.new is None else np.where(live[:, None], row.new, 0.0)
+        self.evidence.count(sums, self.step, new, live=live, weighed=row.weighed)
         self._decide(live, row.dead)
         return live
 
@@ -124,7 +157,9 @@ class Panel:
     @property
     def harm(self) -> Floats:
         """Log e-values of all guardrails together: log(1 / alpha) rolls back."""
-        return np.asarray(log_mean(self.evidence.harm))
+        harm = self.evidence.harm
+        shares = [log_mean(harm[:, age]) + math.log(len(age) / harm.shape[1]) for age in self._ages]
+        return np.asarray(np.max(shares, axis=0))
 
     @property
     def proven(self) -> Mask:
@@ -134,15 +169,21 @@ class Panel:
 
     @property
     def voided(self) -> Mask:
-        """Whether the arms did not get their shares of users, so that nothing can be compared."""
-        return np.asarray(self.evidence.sample_ratio() >= ratio.VOID)
+        """Whether the arms cannot be compared: they did not get their shares of users, or of labels."""
+        return np.asarray((self.evidence.sample_ratio() >= ratio.VOID) | self.unlike)
+
+    @property
+    def unlike(self) -> Mask:
+        """Whether the truth is known of another share of users in one arm than in the other."""
+        return np.asarray(self.evidence.label_ratio() >= ratio.VOID)
 
     @property
     def met(self) -> Mask:
         """Whether users of this step met both arms: a soak that nobody took part in guards nothing."""
         canary, both = np.moveaxis(self.evidence.users[self._rows, self.step], -1, 0)
         enough: Mask = np.minimum(canary, both - canary) >= DEAD
-        return enough
+        known: Floats = self.evidence.known[self._rows, self.step].min(axis=(-2, -1), initial=np.inf)
+        return np.asarray(enough & (known >= DEAD))
 
     def state(self) -> dict[str, Any]:
         """JSON from which a panel of the same plan goes on and decides the same."""

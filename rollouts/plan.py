@@ -11,7 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tidegate.core.config_types import LABEL_METRICS, OUTCOME_METRICS
 from tidegate.rollouts.stats.latency import LatencyLines
+
+Source = Literal["requests", "labels", "outcomes", "own"]
+"""Where a metric comes from: the requests themselves, at once; labels, outcome events or the user's function, later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,10 @@ class Stream:
         kind: share of units with an event, or mean of a quantity.
         better: which way is better.
         variance: of a mean: the stable arm's, from unit to unit.
+        source: where it comes from; anything but requests is known later.
+        delay: how old users are, in seconds, when it is counted: the same for both arms.
+        known: share of users whose value is known by then, as measured before the start.
+        bound: of a mean: values beyond it, on both sides of 0, count as it (winsorised).
     """
 
     metric: str
@@ -53,6 +61,10 @@ class Stream:
     kind: Literal["share", "mean"] = "share"
     better: Literal["lower", "higher"] = "lower"
     variance: float = 1.0
+    source: Source = "requests"
+    delay: float = 0.0
+    known: float = 1.0
+    bound: float | None = None
 
     def shift(self, line: Line, stable: float) -> float:
         """The difference canary - stable, of the metric as named, at which the canary lies on a line."""
@@ -75,6 +87,11 @@ class GuardrailPlan:
     metric: str
     streams: tuple[Stream, ...]
 
+    @property
+    def source(self) -> Source:
+        """Where it comes from."""
+        return self.streams[0].source
+
 
 @dataclass(frozen=True, slots=True)
 class GoalPlan:
@@ -86,6 +103,10 @@ class GoalPlan:
     kind: Literal["share", "mean"] = "share"
     better: Literal["lower", "higher"] = "higher"
     variance: float = 1.0
+    source: Source = "requests"
+    delay: float = 0.0
+    known: float = 1.0
+    bound: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +119,7 @@ class StepForecast:
         canary_units: users who see the canary until then.
         rollback_seconds: effect ("error_rate x10") -> until half of such canaries are rolled back; None: not detected.
         slowest: the metric that good canaries wait for.
+        delay: how much of `promote_seconds` is spent waiting for the age at which late metrics are counted.
     """
 
     weight: int
@@ -105,13 +127,15 @@ class StepForecast:
     canary_units: float | None
     rollback_seconds: Mapping[str, float | None]
     slowest: str
+    delay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutPlan:
     """See the module. Times in seconds; `step_max` holds one for each step; `units_per_minute` counts both arms.
 
-    `shadow_min` is how long the canary gets copies before the first step; 0: it does not.
+    `shadow_min` is how long the canary gets copies before the first step; 0: it does not. `settle` is how long a
+    recorded prediction may take to reach the store.
     """
 
     rollout: str
@@ -131,11 +155,27 @@ class RolloutPlan:
     forecast: tuple[StepForecast, ...] = ()
     warnings: tuple[str, ...] = ()
     shadow_min: float = 0.0
+    settle: float = 0.0
 
     @property
     def streams(self) -> tuple[Stream, ...]:
         """Every counted metric, in the order of the guardrails."""
         return tuple(stream for guardrail in self.guardrails for stream in guardrail.streams)
+
+    @property
+    def metrics(self) -> tuple[Stream | GoalPlan, ...]:
+        """Every counted metric, then the goal."""
+        return (*self.streams, *([self.goal] if self.goal else []))
+
+    @property
+    def late(self) -> tuple[Stream | GoalPlan, ...]:
+        """Those that are known only when users have a certain age."""
+        return tuple(one for one in self.metrics if one.source != "requests")
+
+    @property
+    def counted(self) -> str:
+        """The metric whose units are a block's new users: one that is known at once."""
+        return next((one.metric for one in self.metrics if one.source == "requests"), "error_rate")
 
     @property
     def forecast_seconds(self) -> float | None:
@@ -188,6 +228,15 @@ def lines_from_dict(document: Mapping[str, Any]) -> LatencyLines:
     return LatencyLines(
         tuple(document["stable"]), tuple(document["canary"]), tuple(document["bunching"]), document["requests"]
     )
+
+
+def source_of(metric: str) -> Source:
+    """Where a metric comes from, by its name."""
+    if ":" in metric:
+        return "own"
+    if metric in LABEL_METRICS:
+        return "labels"
+    return "outcomes" if metric in OUTCOME_METRICS else "requests"
 
 
 def total_seconds(forecast: tuple[StepForecast, ...]) -> float | None:

@@ -10,11 +10,20 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tidegate.core.config_types import MEAN_METRICS
 from tidegate.core.errors import UsageError
-from tidegate.rollouts.plan import GoalPlan, GuardrailPlan, Line, RolloutPlan, StepForecast, Stream, total_seconds
+from tidegate.rollouts.plan import (
+    GoalPlan,
+    GuardrailPlan,
+    Line,
+    RolloutPlan,
+    Source,
+    StepForecast,
+    Stream,
+    total_seconds,
+)
 from tidegate.rollouts.stats.latency import SHARES, LatencyLines
 
 if TYPE_CHECKING:
@@ -34,8 +43,8 @@ _CAREFUL = 3.0
 _SURE = 2.0
 # Most careful first.
 _LADDERS = ((1, 5, 25, 50), (5, 25, 50), (10, 50), (25, 50), (50,))
-_EFFECTS: dict[str, tuple[float, ...]] = {"error_rate": (2.0, 10.0), "latency_p99": (3.0,)}
-_AVAILABLE = ("error_rate", "invalid_output", "latency")
+_EFFECTS: dict[str, tuple[float, ...]] = {"error_rate": (2.0, 10.0), "latency_p99": (3.0,), "accuracy": (1.5, 2.0)}
+_MISSES = {"accuracy": "wrong labels"}
 _HIGHER_IS_BETTER = ("accuracy", "conversion", "revenue")
 # One block may be the edge of a burst.
 _SHADOW_BLOCKS = 2
@@ -52,12 +61,18 @@ _TOO_FEW = (
 class Measured:
     """What the stable arm was seen to do: a share or a mean of the metric as named, and a mean's variance.
 
-    `kind` is only said of one of the user's own metrics, whose name does not tell.
+    `kind` and `better` are only said of one of the user's own metrics, whose name does not tell. The rest is about
+    metrics that are known late, as in `plan.Stream`.
     """
 
     value: float
     variance: float = 1.0
     kind: Literal["share", "mean"] | None = None
+    better: Literal["lower", "higher"] | None = None
+    source: Source = "requests"
+    delay: float = 0.0
+    known: float = 1.0
+    bound: float | None = None
 
 
 def make_plan(
@@ -69,6 +84,7 @@ def make_plan(
     error_rate: float,
     latency: LatencyLines | None = None,
     others: Mapping[str, Measured] | None = None,
+    settle: float = 0.0,
 ) -> RolloutPlan:
     """Make the plan, or say why there cannot be one.
 
@@ -80,6 +96,7 @@ def make_plan(
         error_rate: the stable arm's share of failing first requests, as measured lately.
         latency: from `freeze_latency`; needed if latency is a guardrail.
         others: every other metric that somebody counts, by name.
+        settle: seconds that a recorded prediction may take to reach the store.
 
     Raises:
         UsageError: a metric that cannot be measured yet, a line outside (0, 1), steps that cannot be.
@@ -110,6 +127,7 @@ def make_plan(
         latency=latency,
         units_per_minute=units_per_minute,
         shadow_min=max(rollout.step.min, _SHADOW_BLOCKS * block_seconds) if rollout.shadow else 0.0,
+        settle=settle,
     )
     if rollout.steps == "auto":
         draft = _choose_steps(draft)
@@ -126,22 +144,16 @@ def check(rollout: Rollout) -> None:
     """Refuse what no traffic could make a plan of, before minutes go into a training.
 
     Raises:
-        UsageError: a metric that cannot be measured yet, or steps that cannot be.
+        UsageError: a goal that cannot be one, or steps that cannot be.
     """
-    wanted = [guardrail.metric for guardrail in rollout.guardrails if guardrail.metric not in _AVAILABLE]
-    if rollout.goal is not None and rollout.goal.metric not in _AVAILABLE:
-        wanted.append(rollout.goal.metric)
-    if wanted:
-        raise _unavailable(wanted[0])
+    if rollout.goal is not None and rollout.goal.metric == "latency":
+        raise _no_goal()
     if rollout.steps != "auto":
         _checked_steps(rollout.steps)
 
 
-def _unavailable(metric: str) -> UsageError:
-    return UsageError(
-        f"The metric {metric} is not available yet in a rollout.",
-        f"Use {', '.join(_AVAILABLE[:-1])} or {_AVAILABLE[-1]}; `rollout replay` judges every metric.",
-    )
+def _no_goal() -> UsageError:
+    return UsageError("Latency cannot be a goal: it is three metrics.", "Make it a guardrail.")
 
 
 def kind_of(metric: str) -> Literal["share", "mean"]:
@@ -165,8 +177,7 @@ def _guardrail(guardrail: Guardrail, counted: Mapping[str, Measured], latency: L
     safe = Line(guardrail.safe.ratio, guardrail.safe.margin)
     if metric != "latency":
         seen = _seen(metric, counted)
-        baseline, kind, way = _baseline(metric, seen), seen.kind or kind_of(metric), better(metric)
-        stream = Stream(metric, harm, safe, baseline, kind=kind, better=way, variance=seen.variance)
+        stream = Stream(metric, harm, safe, _baseline(metric, seen), **_measured(metric, seen))
         return GuardrailPlan(metric, (stream,))
     if latency is None:
         raise UsageError(
@@ -184,15 +195,30 @@ def _guardrail(guardrail: Guardrail, counted: Mapping[str, Measured], latency: L
 
 def _goal(goal: Goal, counted: Mapping[str, Measured]) -> GoalPlan:
     if goal.metric == "latency":
-        raise UsageError("Latency cannot be a goal: it is three metrics.", "Make it a guardrail.")
+        raise _no_goal()
     seen = _seen(goal.metric, counted)
-    kind, variance = seen.kind or kind_of(goal.metric), seen.variance
-    return GoalPlan(goal.metric, goal.improve_by, seen.value, kind=kind, better=better(goal.metric), variance=variance)
+    return GoalPlan(goal.metric, goal.improve_by, seen.value, **_measured(goal.metric, seen))
+
+
+def _measured(metric: str, seen: Measured) -> dict[str, Any]:
+    """What a guarded metric and a goal have in common."""
+    return {
+        "kind": seen.kind or kind_of(metric),
+        "better": seen.better or better(metric),
+        "variance": seen.variance,
+        "source": seen.source,
+        "delay": seen.delay,
+        "known": seen.known,
+        "bound": seen.bound,
+    }
 
 
 def _seen(metric: str, counted: Mapping[str, Measured]) -> Measured:
     if metric not in counted:
-        raise _unavailable(metric)
+        raise UsageError(
+            f"Nobody has measured {metric} on the stable arm, so there is nothing to compare with.",
+            "Errors, invalid output and latency are measured on requests, the rest on labels and outcomes.",
+        )
     return counted[metric]
 
 
@@ -235,8 +261,14 @@ def _choose_steps(draft: RolloutPlan) -> RolloutPlan:
             "`steps: auto` needs to know how many new users come in a minute, and none came lately.",
             "Send traffic (`tidegate dev traffic`), give --units-per-minute, or write steps such as [5, 25, 50].",
         )
-    times = {steps: total_seconds(forecast(dataclasses.replace(draft, steps=steps))) for steps in _LADDERS}
-    decided = {steps: seconds for steps, seconds in times.items() if seconds is not None and _SURE * seconds <= HORIZON}
+    ladders = {steps: forecast(dataclasses.replace(draft, steps=steps)) for steps in _LADDERS}
+    decided = {
+        steps: seconds
+        for steps, made in ladders.items()
+        if (seconds := total_seconds(made)) is not None
+        # How long to wait for labels is the user's own choice; what cannot be decided is a matter of evidence.
+        and _SURE * (seconds - sum(step.delay for step in made)) <= HORIZON
+    }
     if decided and draft.mode == "test":
         limit = max(_SOON, _CAREFUL * min(decided.values()))
         return dataclasses.replace(draft, steps=next(steps for steps, seconds in decided.items() if seconds <= limit))
@@ -257,20 +289,23 @@ def forecast(plan: RolloutPlan) -> tuple[StepForecast, ...]:
 
 def _forecast_step(plan: RolloutPlan, weight: int) -> StepForecast:
     per_second = plan.units_per_minute / 60
-    passing = {s.metric: _units(s, s.bad, side=-1, weight=weight, level=plan.beta) for s in plan.streams}
-    slowest = max(passing, key=lambda metric: passing[metric])
+    units_of = {s: _units(s, s.bad, side=-1, weight=weight, level=plan.beta) for s in plan.streams}
+    passing = {s: units / per_second + s.delay if per_second > 0 else units for s, units in units_of.items()}
+    slowest = max(passing, key=lambda stream: passing[stream])
+    # The goal's effect is not known, but when its first users are old enough is.
+    delay = max([slowest.delay, *([plan.goal.delay] if plan.goal else [])])
     promote = None
     if per_second > 0 and math.isfinite(passing[slowest]):
-        promote = max(passing[slowest] / per_second, plan.step_min, plan.block_seconds)
+        promote = max(passing[slowest], delay, plan.step_min, plan.block_seconds)
     rollback = {
-        f"{s.metric} x{factor:g}": _rollback_seconds(plan, s, factor, weight)
+        f"{_MISSES.get(s.metric, s.metric)} x{factor:g}": _rollback_seconds(plan, s, factor, weight)
         for s in plan.streams
         for factor in _EFFECTS.get(s.metric, ())
         # What the harm line allows is not harm, so there is nothing to roll back.
         if s.harm.at(s.bad) < s.bad * factor < 1
     }
     units = None if promote is None else promote * per_second * weight / 100
-    return StepForecast(weight, promote, units, rollback, slowest)
+    return StepForecast(weight, promote, units, rollback, slowest.metric, delay)
 
 
 def _units(stream: Stream, bad: float, *, side: int, weight: int, level: float, diluted: float = 1.0) -> float:
@@ -281,8 +316,8 @@ def _units(stream: Stream, bad: float, *, side: int, weight: int, level: float, 
     if stream.kind == "mean":
         beyond = side * (bad - line.at(stream.bad))
         variance = stream.variance * max(1.0, line.ratio**2)
-        return units_to_mean_evidence(beyond, variance, weight=weight, level=level, diluted=diluted)
-    return stream.bunching * units_to_evidence(
+        return units_to_mean_evidence(beyond, variance, weight=weight, level=level, diluted=diluted) / stream.known
+    return (stream.bunching / stream.known) * units_to_evidence(
         bad,
         stream.bad,
         ratio=line.ratio,
@@ -300,7 +335,7 @@ def _rollback_seconds(plan: RolloutPlan, stream: Stream, factor: float, weight: 
     units = _units(stream, stream.bad * factor, side=+1, weight=weight, level=plan.alpha, diluted=diluted)
     if plan.units_per_minute <= 0 or not math.isfinite(units):
         return None
-    return max(units * 60 / plan.units_per_minute, plan.block_seconds)
+    return max(units * 60 / plan.units_per_minute + stream.delay, plan.block_seconds)
 
 
 def with_traffic(plan: RolloutPlan, units_per_minute: float) -> RolloutPlan:
@@ -312,11 +347,12 @@ def with_traffic(plan: RolloutPlan, units_per_minute: float) -> RolloutPlan:
 
 def _step_max(step: StepForecast, plan: RolloutPlan) -> float:
     if plan.mode == "guard":
-        # A guard proves nothing by waiting: half an hour shows a leak or a crash.
-        return max(plan.step_min, 1800.0)
+        # A guard proves nothing by waiting: half an hour shows a leak or a crash. Late metrics are looked at too.
+        return max(plan.step_min, 1800.0 + max((one.delay for one in plan.late), default=0.0))
     if step.promote_seconds is None:
-        return max(HORIZON, plan.step_min)
-    return max(min(PATIENCE * step.promote_seconds, HORIZON), plan.step_min, plan.block_seconds)
+        return max(HORIZON + step.delay, plan.step_min)
+    evidence = step.promote_seconds - step.delay
+    return max(min(PATIENCE * evidence, HORIZON) + step.delay, plan.step_min, plan.block_seconds)
 
 
 def _about(seconds: float) -> str:

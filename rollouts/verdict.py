@@ -43,6 +43,7 @@ class MetricVerdict:
         units: counts behind it.
         sentence: for a person.
         parts: the three quantiles of latency.
+        labelled: of a metric that needs labels: users old enough, and those of them whose truth is known.
     """
 
     name: str
@@ -55,6 +56,7 @@ class MetricVerdict:
     units: Units
     sentence: str
     parts: tuple[MetricVerdict, ...] = ()
+    labelled: Units | None = None
 
     @classmethod
     def of_parts(
@@ -84,6 +86,9 @@ class MetricVerdict:
             "events": {"stable": self.units.stable_events, "canary": self.units.canary_events},
             "sentence": self.sentence,
         }
+        if self.labelled is not None:
+            shares = {"stable": self.labelled.stable_share, "canary": self.labelled.canary_share}
+            document["labelled"] = shares
         if self.parts:
             document["parts"] = [part.to_dict() for part in self.parts]
         return document
@@ -113,6 +118,7 @@ class Verdict:
         srm: the sample-ratio check.
         reasons: sentences that explain the decision.
         forecast_seconds: until a good canary passes this step; None if nobody can say, as when no users come.
+        units: users of each arm so far.
     """
 
     decision: VerdictWord
@@ -126,12 +132,7 @@ class Verdict:
     srm: SampleRatio
     reasons: tuple[str, ...]
     forecast_seconds: float | None
-
-    @property
-    def units(self) -> dict[str, int]:
-        """Users of each arm so far."""
-        units = self.metrics[0].units
-        return {"stable": units.stable, "canary": units.canary}
+    units: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON: the judge's part of `rollout status`."""

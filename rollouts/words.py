@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tidegate.core.artifacts import VerdictWord
+from tidegate.core.units import span
 from tidegate.rollouts.disagreement import worst
 from tidegate.rollouts.plan import GoalPlan, Line, RolloutPlan, Stream
 from tidegate.rollouts.stats.latency import SHARES
@@ -39,6 +40,8 @@ def _seen(plan: RolloutPlan, stream: Stream, units: Units) -> str:
         return f"The canary fails {canary} of {users}, stable {stable}"
     if stream.metric == "invalid_output":
         return f"The canary answers {canary} of {users} without a prediction, stable {stable}"
+    if stream.source != "requests":
+        return late_seen(stream, units)
     if stream.metric in SHARES and plan.latency is not None:
         at = list(SHARES).index(stream.metric)
         quantile, began = stream.metric.removeprefix("latency_"), plan.latency.stable[at]
@@ -50,6 +53,17 @@ def _seen(plan: RolloutPlan, stream: Stream, units: Units) -> str:
     if stream.kind == "mean":
         return _means(stream.metric, units)
     return f"{stream.metric}: {canary} of the canary's {users}, {stable} of stable's"
+
+
+def late_seen(metric: Stream | GoalPlan, units: Units) -> str:
+    """What is known of the users who are old enough."""
+    with_truth = " with a label" if metric.source == "labels" else ""
+    of = f"{units.canary:,} users of the canary and {units.stable:,} of stable{with_truth}"
+    canary, stable = (
+        f"{share:.4g} on average" if metric.kind == "mean" else per_cent(share)
+        for share in (units.canary_share, units.stable_share)
+    )
+    return f"{metric.metric} of {of}: {canary} with the canary, {stable} with stable"
 
 
 def _means(metric: str, units: Units) -> str:
@@ -150,9 +164,10 @@ def guard_sentence(plan: RolloutPlan, step: int, units: float) -> str:
 
 def goal_sentence(goal: GoalPlan, units: Units, log_e: float) -> str:
     """Say how the goal stands."""
-    if goal.kind == "mean":
-        seen = _means(goal.metric, units)
-        return f"{seen}; evidence {odds(log_e)} that it is better by more than {goal.improve_by:g}."
+    if goal.kind == "mean" or goal.source != "requests":
+        seen = late_seen(goal, units) if goal.source != "requests" else _means(goal.metric, units)
+        by = f"{goal.improve_by:g}" if goal.kind == "mean" else f"{100 * goal.improve_by:g} pp"
+        return f"{seen}; evidence {odds(log_e)} that it is better by more than {by}."
     return (
         f"{goal.metric}: {per_cent(units.canary_share)} of the canary's users, {per_cent(units.stable_share)} of "
         f"stable's; evidence {odds(log_e)} that it is better by more than {100 * goal.improve_by:g} pp."
@@ -175,6 +190,24 @@ def ratio_sentence(weight: int, canary: float, total: float) -> str:
     return (
         f"{per_cent(canary / max(total, 1))} of new users reached the canary instead of {weight} %: "
         "the arms are not comparable, so nothing was concluded."
+    )
+
+
+def labels_sentence(canary: float, stable: float) -> str:
+    """Say why a different share of labelled users voids the rollout."""
+    return (
+        f"The truth is known of {per_cent(canary)} of the canary's users and of {per_cent(stable)} of stable's: "
+        "those with a label are not comparable, so nothing was concluded."
+    )
+
+
+def late_sentence(plan: RolloutPlan, waiting: float) -> str:
+    """Say which metrics nobody can know yet in a step that has just begun."""
+    names = " and ".join(dict.fromkeys(one.metric for one in plan.late))
+    oldest = max(one.delay for one in plan.late)
+    return (
+        f"Users are judged on {names} when they are {span(oldest)} old; this step's first ones are so in "
+        f"{span(max(waiting, 1.0))}."
     )
 
 

@@ -81,17 +81,29 @@ task: classification
 data: {{path: data.csv, target: class, split: {{by: random}}}}
 train: {{entrypoint: train.py:train, params: {{C: 1.0}}}}
 gate: {{metric: roc_auc, tolerance: 0.5, latency_p99: 5s}}
-serve: {{code: features.py, timeout: 2s}}
+serve: {{code: features.py, timeout: 2s, capture: {{flush: 1s}}}}
 rollout:
   steps: {steps}
   step: {step}
-  guardrails: [{{metric: error_rate, harm: {{ratio: 1.1, margin: 0.05}}, safe: {{ratio: 1.1, margin: {safe}}}}}]
+  guardrails: [{{metric: error_rate, harm: {{ratio: 1.1, margin: 0.05}}, safe: {{ratio: 1.1, margin: {safe}}}}}{also}]
+  goal: {goal}
+  unit: {unit}
   keep_previous: {keep}
   shadow: {shadow}
+monitor: {{labels: {{maturity: 3s}}}}
 advanced: {{gateway_port: {port}, console_port: {console}, block: 1s}}
 """
 
-DEFAULTS = {"steps": "[20, 50]", "step": "{min: 3s, max: 2m}", "safe": "0.2", "keep": "1h", "shadow": "false"}
+DEFAULTS = {
+    "steps": "[20, 50]",
+    "step": "{min: 3s, max: 2m}",
+    "safe": "0.2",
+    "keep": "1h",
+    "shadow": "false",
+    "also": "",
+    "goal": "null",
+    "unit": "{}",
+}
 
 
 @dataclass(frozen=True)

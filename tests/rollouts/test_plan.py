@@ -87,8 +87,8 @@ def test_what_cannot_be_is_refused_before_the_start() -> None:
     """Lines outside (0, 1), unknown traffic with automatic steps, unmeasured metrics and latency, a step of 100."""
     accuracy = {"metric": "accuracy", "harm": {"margin": 0.01}, "safe": {"margin": 0.02}}
     for wrong, message in (
-        ({"guardrails": [accuracy]}, "accuracy is not available yet"),
-        ({"goal": {"metric": "conversion"}}, "conversion is not available yet"),
+        ({"guardrails": [accuracy]}, "Nobody has measured accuracy"),
+        ({"goal": {"metric": "conversion"}}, "Nobody has measured conversion"),
         ({"units": 0}, "steps: auto"),
         ({"error_rate": 0.9}, "harm line of error_rate|safe line of error_rate"),
         ({"units": -1}, "units a minute"),

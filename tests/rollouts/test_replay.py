@@ -269,6 +269,18 @@ def test_weights_that_no_step_has_and_steps_back_are_refused_with_the_streams_na
         judged(policy(steps=[50]), rows)
 
 
+def test_with_automatic_steps_each_stream_has_the_ladder_that_it_climbed() -> None:
+    """One that never left 10 % and one that began at 50 % are judged as if each were alone, in the order they came."""
+    rng = np.random.default_rng(3)
+    rates = {"error_rate": (0.005, 0.005)}
+    ramps = {"b": [10] * 12 + [50] * 12, "a": [50] * 20, "d": [10] * 20, "c": [10] * 12 + [50] * 12, "e": [10, 50]}
+    rows = {name: lines(name, rates, weights=list(weights), rng=rng) for name, weights in ramps.items()}
+    together = replay(policy(), read([line for each in rows.values() for line in each]))
+    assert [one.stream for one in together] == list(ramps)
+    assert together == [one for each in rows.values() for one in replay(policy(), read(each))]
+    assert {one.decision for one in together} == {"promote", "continue"}
+
+
 def test_no_stream_is_no_verdict() -> None:
     """An empty file is empty, not a promotion."""
     assert replay(policy(), read([])) == []
