@@ -118,8 +118,7 @@ def matched_file(
     """How much of a file in the store names recorded predictions."""
     if file is None:
         return Matched(0, 0)
-    if store.filesystem is not None:
-        connection.register_filesystem(store.filesystem)
+    stored.attach(connection, store)
     rows = connection.read_parquet(store.location(file), hive_partitioning=False)
     return matched(connection, store, stream, kind, rows, now=now)
 
