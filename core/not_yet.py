@@ -16,6 +16,13 @@ _KEYS: Final = (
     ("train.resources", "training takes what this machine has"),
     ("image", "no images are built"),
     ("rollout.unit.window", "only errors and latency are judged, which are known at once"),
+<<<<<<< HEAD
+=======
+    ("monitor.drift", "nothing watches for drift"),
+    ("monitor.quality", "nothing watches for lost quality"),
+    ("retrain", "nothing starts a training by itself"),
+    ("notify", "nobody is told; `tidegate events` shows what happened"),
+>>>>>>> labels
 )
 
 

@@ -15,6 +15,13 @@ ASKED: dict[str, dict[str, Any]] = {
     "train.resources": {"train": {"resources": {"gpu": 1}}},
     "image": {"image": {"system_packages": ["libgomp1"]}},
     "rollout.unit.window": {"rollout": {"unit": {"window": 60.0}}},
+<<<<<<< HEAD
+=======
+    "monitor.drift": {"monitor": {"drift": {"windows": 2}}},
+    "monitor.quality": {"monitor": {"quality": {"metric": "f1"}}},
+    "retrain": {"retrain": {"release": "auto"}},
+    "notify": {"notify": [{"on": ["drift"], "webhook": "env:HOOK"}]},
+>>>>>>> labels
 }
 
 
