@@ -17,9 +17,12 @@ _KEYS: Final = (
     ("image", "no images are built"),
     ("rollout.unit.window", "only errors and latency are judged, which are known at once"),
 <<<<<<< HEAD
+<<<<<<< HEAD
 =======
     ("monitor.drift", "nothing watches for drift"),
     ("monitor.quality", "nothing watches for lost quality"),
+=======
+>>>>>>> drift
     ("retrain", "nothing starts a training by itself"),
     ("notify", "nobody is told; `tidegate events` shows what happened"),
 >>>>>>> labels

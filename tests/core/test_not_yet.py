@@ -16,9 +16,12 @@ ASKED: dict[str, dict[str, Any]] = {
     "image": {"image": {"system_packages": ["libgomp1"]}},
     "rollout.unit.window": {"rollout": {"unit": {"window": 60.0}}},
 <<<<<<< HEAD
+<<<<<<< HEAD
 =======
     "monitor.drift": {"monitor": {"drift": {"windows": 2}}},
     "monitor.quality": {"monitor": {"quality": {"metric": "f1"}}},
+=======
+>>>>>>> drift
     "retrain": {"retrain": {"release": "auto"}},
     "notify": {"notify": [{"on": ["drift"], "webhook": "env:HOOK"}]},
 >>>>>>> labels
