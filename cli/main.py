@@ -49,6 +49,7 @@ COMMANDS: Final = MappingProxyType(
         "package": Line(_HERE + "package:package", "Find a version's Bento, or build it again.", RUN),
         "labels": Line(_HERE + "labels:app", "Keep what became of predictions, and show how much there is.", WATCH),
         "why": Line(_HERE + "why:why", "Trace a prediction to its release, run, data and commit.", WATCH),
+        "monitor": Line(_HERE + "monitor:app", "Watch live data, predictions and quality.", WATCH),
         "events": Line(_HERE + "events:events", "Show every decision, with who took it.", WATCH),
         "dev": Line(_HERE + "dev:app", "Tools for trying things out.", SETUP),
         "step": Line(_HERE + "step:step", "Run one step of a flow, for DVC stages and Workflow pods.", SETUP),

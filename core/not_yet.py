@@ -16,7 +16,6 @@ _KEYS: Final = (
     ("train.resources", "training takes what this machine has"),
     ("image", "no images are built"),
     ("rollout.unit.window", "only errors and latency are judged, which are known at once"),
-    ("monitor", "nothing watches for drift or lost quality"),
 )
 
 

@@ -14,6 +14,7 @@ from tidegate.core.project import Project
 from tidegate.pipelines import collector
 from tidegate.pipelines.bundles import bento_home, bundle_of
 from tidegate.pipelines.environment import Environment
+from tidegate.pipelines.reference import Measured, store_reference
 from tidegate.pipelines.runners.local import TrainResult, train
 from tidegate.registry import releases
 from tidegate.registry.ledger import Draft
@@ -72,11 +73,14 @@ def _make(environment: Environment, trained: TrainResult, progress: Progress) ->
         gate = _gate(environment, draft.bundle, draft.size, progress)
         if not gate.passed:
             return _refused(environment, trained, gate)
+        reference = store_reference(
+            environment, draft.bundle, prepared, Measured(trained.metrics, trained.metric), progress
+        )
         with progress.task("register the version"):
             version = environment.registry.register(_run(trained))
         with progress.task("build the Bento"):
             bento = package.build(draft, version.version, bento_home(project))
-    release = _record(environment, _run(trained), prepared.data, (version.version, bento), gate)
+    release = _record(environment, _run(trained), prepared.data, (version.version, bento, reference), gate)
     return Made(release, gate, trained.metrics, trained.metric)
 
 
@@ -152,13 +156,13 @@ def _run(trained: TrainResult) -> RunRef:
 
 
 def _record(
-    environment: Environment, run: RunRef, data: DatasetRef, built: tuple[int, BentoRef], gate: GateResult
+    environment: Environment, run: RunRef, data: DatasetRef, built: tuple[int, BentoRef, str], gate: GateResult
 ) -> Release:
-    """Store the release of a version and its Bento, then say so in the ledger."""
+    """Store the release of a version, its Bento and its reference, then say so in the ledger."""
     from tidegate.serving.service.manifest import digest
 
     project = environment.project
-    version, bento = built
+    version, bento, reference = built
     tree = project.work_tree()
     files = _files(project, tree)
     release = Release(
@@ -173,6 +177,7 @@ def _record(
         files=releases.digests(files),
         config=resolved(project.config),
         contract=_contract(project),
+        reference=reference,
     )
     releases.save(environment.store, release, files)
     _register(environment, release, gate)
