@@ -18,6 +18,7 @@ _KEYS: Final = (
     ("rollout.unit.window", "only errors and latency are judged, which are known at once"),
 <<<<<<< HEAD
 <<<<<<< HEAD
+<<<<<<< HEAD
 =======
     ("monitor.drift", "nothing watches for drift"),
     ("monitor.quality", "nothing watches for lost quality"),
@@ -26,6 +27,8 @@ _KEYS: Final = (
     ("retrain", "nothing starts a training by itself"),
     ("notify", "nobody is told; `tidegate events` shows what happened"),
 >>>>>>> labels
+=======
+>>>>>>> retrain
 )
 
 

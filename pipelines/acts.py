@@ -26,6 +26,13 @@ def _labels(environment: Environment, progress: Progress) -> None:
     labels_command.refresh(environment, progress)
 
 
+def _monitor(environment: Environment, progress: Progress) -> None:
+    from tidegate.pipelines import alarm
+    from tidegate.pipelines.steps import monitor
+
+    monitor.run_and_draw(environment, progress, alarm.decider(environment, progress))
+
+
 def _retrain(environment: Environment, progress: Progress) -> None:
     from tidegate.pipelines import retrain
 
@@ -49,5 +56,12 @@ def _upkeep(environment: Environment, _progress: Progress) -> None:
 
 
 ACTS: Final[Mapping[str, Act]] = MappingProxyType(
-    {"aliases": _aliases, "labels": _labels, "retrain": _retrain, "notify": _notify, "upkeep": _upkeep}
+    {
+        "aliases": _aliases,
+        "labels": _labels,
+        "monitor": _monitor,
+        "notify": _notify,
+        "retrain": _retrain,
+        "upkeep": _upkeep,
+    }
 )

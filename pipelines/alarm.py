@@ -32,9 +32,8 @@ def decider(environment: Environment, progress: Progress) -> Callable[[State, Do
         if not former:
             former.append(_former(environment, state, progress))
         config, now = environment.project.config, datetime.now(UTC)
-        seen = signs(
-            document, former=former[0], best=best_former(environment, state), tolerance=_tolerance(environment)
-        )
+        best, tolerance = best_former(environment, state), config.monitor.quality.tolerance
+        seen = signs(document, former=former[0], best=best, tolerance=tolerance)
         return decide(state, seen, config.retrain, config.monitor, now).to_json()
 
     return ask
@@ -100,10 +99,6 @@ def _short(quality: Mapping[str, Any], best: tuple[int, float] | None, tolerance
     higher = DIRECTIONS.get(quality["metric"]) == "higher"
     worse = quality["high"] < reference - tolerance if higher else quality["low"] > reference + tolerance
     return f"{_said(quality)}, and version {version} had {reference:.4g} in its time" if worse else ""
-
-
-def _tolerance(environment: Environment) -> float:
-    return environment.project.config.monitor.quality.tolerance
 
 
 def _former(environment: Environment, state: State, progress: Progress) -> str:

@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from tidegate.monitors.trigger import brake, unanswered
-from tidegate.pipelines.acts import ACTS
 
 if TYPE_CHECKING:
     from tidegate.core.config import Config
@@ -92,7 +91,7 @@ class Schedule:
         config, now = self.environment.project.config, self.clock()
         if config.monitor.labels.command is not None and self._passed("labels", config.monitor.labels.every, 0.0):
             return "labels"
-        if "monitor" in ACTS and self._passed("monitor", config.monitor.window, _delay(config)):
+        if self._passed("monitor", config.monitor.window, _delay(config)):
             return "monitor"
         if self._wants_retrain(state, now):
             return "retrain"

@@ -141,12 +141,13 @@ def _environment() -> Environment:
 
 def _of_windows(*, draw: bool) -> dict[str, Any]:
     """The newest window, after every one that was due."""
+    from tidegate.pipelines import alarm
     from tidegate.pipelines.steps import monitor
 
     t = terminal()
     environment = _environment()
     judge = monitor.run_and_draw if draw else monitor.run
-    made = judge(environment, t.progress, monitor.undecided)
+    made = judge(environment, t.progress, alarm.decider(environment, t.progress))
     if not made:
         return _newest(environment)
     newest = made[-1]

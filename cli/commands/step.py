@@ -12,7 +12,10 @@ from tidegate.core.errors import Conflict, ExitCode, Temporary, TidegateError
 
 def step(
     name: Annotated[
-        str, typer.Argument(help="contract, train, evaluate; aliases, labels, retrain, notify, upkeep.", metavar="NAME")
+        str,
+        typer.Argument(
+            help="contract, train, evaluate; aliases, labels, monitor, notify, retrain, upkeep.", metavar="NAME"
+        ),
     ],
 ) -> None:
     """Run one step of a flow, whatever changed. Exit code 78 means that trying again cannot help."""

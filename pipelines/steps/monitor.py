@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tidegate.core.errors import TidegateError
 from tidegate.monitors.outcomes import Compared
 from tidegate.monitors.windows import Window, closed, without_gaps
+from tidegate.pipelines import live_quality
 from tidegate.registry.ledger import Draft
 from tidegate.registry.state import State, deciding
 
@@ -98,7 +99,7 @@ def watch(environment: Environment, window: Window, decide: Decide) -> Document 
                 "until": told["window"]["to"],
                 "outcome": told["outcome"],
                 "share": told["share"],
-                "lost": bool((told["quality"] or {}).get("lost")),
+                "lost": live_quality.lost(told["quality"]),
                 "retrain": told["retrain"],
                 "report": folder,
             },
@@ -134,11 +135,6 @@ def _row(outcomes: list[str]) -> int:
     return next((place for place, one in enumerate(told) if one != "drift"), len(told))
 
 
-def undecided(_state: State, _document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Where nothing starts a retrain by itself."""
-    return {"asked": False, "reason": "nothing starts a retrain by itself yet"}
-
-
 def look(environment: Environment, window: Window) -> Document:
     """What a window shows, without a word to anybody.
 
@@ -161,7 +157,11 @@ def look(environment: Environment, window: Window) -> Document:
         "version": release.version if release else None,
         **compared.to_json(),
         "drifted": False,
+<<<<<<< HEAD
         "quality": quality,
+=======
+        "quality": live_quality.newest(environment, window.until),
+>>>>>>> retrain
         "retrain": None,
         "report": None,
     }

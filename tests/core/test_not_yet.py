@@ -17,6 +17,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "rollout.unit.window": {"rollout": {"unit": {"window": 60.0}}},
 <<<<<<< HEAD
 <<<<<<< HEAD
+<<<<<<< HEAD
 =======
     "monitor.drift": {"monitor": {"drift": {"windows": 2}}},
     "monitor.quality": {"monitor": {"quality": {"metric": "f1"}}},
@@ -25,6 +26,8 @@ ASKED: dict[str, dict[str, Any]] = {
     "retrain": {"retrain": {"release": "auto"}},
     "notify": {"notify": [{"on": ["drift"], "webhook": "env:HOOK"}]},
 >>>>>>> labels
+=======
+>>>>>>> retrain
 }
 
 
