@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any, Final, Literal
 
 from tidegate.console.reports import Window
+from tidegate.core.units import span
 from tidegate.registry.ledger import Event
 from tidegate.registry.state import RetrainState, RolloutState, State
 from tidegate.rollouts.charts import Axis, Band, Chart, Line, number_axis
@@ -478,6 +479,34 @@ def _low(row: QualityRow) -> float | None:
 
 def _high(row: QualityRow) -> float | None:
     return row.high
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What the quality page says of labels: (name, text) pairs, and the curve of how soon they come."""
+
+    facts: tuple[tuple[str, str], ...]
+    chart: Chart | None
+
+
+def labels(document: Mapping[str, Any]) -> Labels | None:
+    """From the document of `labels status`; None where no prediction was recorded."""
+    if not document["predictions"]:
+        return None
+    maturity = document["maturity"]
+    suggested, configured = maturity["suggested"], float(maturity["configured"])
+    facts = [
+        ("predictions of the last 30 days", f"{document['predictions']:,}"),
+        ("with a label", f"{document['labelled']:,} ({100 * document['share_labelled']:.0f} %)"),
+        ("count as mature after", span(configured)),
+        ("95 % of the labels are there after", span(suggested) if suggested else "too early to say"),
+        ("labels that name no prediction", f"{document['unknown']:,}"),
+        ("labels by a name of several", f"{document['ambiguous']:,}"),
+    ]
+    strange = ", ".join(f"{label} ({count:,})" for label, count in document["strange"].items())
+    curve = [(0.0, 0.0), *((float(one["age"]), float(one["share"])) for one in maturity["curve"])]
+    named = [*facts, ("no answer of the model", strange)] if strange else facts
+    return Labels(tuple(named), maturity_chart(curve, configured) if len(curve) > 1 else None)
 
 
 def maturity_chart(points: Sequence[tuple[float, float]], maturity: float) -> Chart | None:
