@@ -83,7 +83,8 @@ def told(event: Event, state: State) -> Told:
     data, write = event.data, _SENTENCES.get(event.kind)
     try:
         what, look = write(data, state) if write else (event.kind.replace("_", " "), "plain")
-    except (KeyError, IndexError, TypeError):
+    except (KeyError, IndexError, TypeError, StopIteration):
+        # An event of another version; its data is shown beside it.
         what, look = event.kind.replace("_", " "), "plain"
     reasons = data.get("reasons") or data.get("gate") or ()
     because = " ".join(map(str, reasons)) if isinstance(reasons, list | tuple) else str(reasons)
@@ -576,7 +577,7 @@ _TICKS: Final = (60, 300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86_400, 2 * 
 def date_axis(low: float, high: float) -> Axis:
     """From one moment to another (seconds since the epoch), with ticks at round times in UTC."""
     high = max(high, low + 1)
-    step = next((one for one in _TICKS if (high - low) / one <= 5), 365 * 86_400)  # noqa: PLR2004 - what fits
+    step = next((one for one in _TICKS if (high - low) / one <= 5), int(high - low) // 4)  # noqa: PLR2004 - what fits
     first = -(-int(low) // step) * step
     pattern = "%H:%M" if step < 86_400 else "%m-%d"  # noqa: PLR2004 - a day
     at = range(first, int(high) + 1, step)
