@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -67,6 +68,7 @@ _READS: Final[dict[int | str, dict[str, Any]]] = {
     503: {"model": Problem, "description": "The store cannot be read."},
 }
 _ACTS: Final = _READS | {
+    400: {"model": Problem, "description": "The body is no text."},
     403: {"model": Problem, "description": "A viewer may look, not act."},
     413: {"model": Problem, "description": "The body is too long."},
 }
@@ -166,6 +168,12 @@ def events(
     return strict({"kind": "events", "events": [documents.event(one) for one in wanted], "next": after})
 
 
+@router.get("/labels", responses=_READS, response_model=Document)
+def labels(known: Ask) -> Response:
+    """How many predictions have their label, and how soon labels come: `tidegate labels status` of 30 days."""
+    return strict(known.labels())
+
+
 def status_document(known: Known) -> dict[str, Any]:
     """The document of /api/status."""
     state, environment, stack = known.state, known.environment, known.stack()
@@ -200,7 +208,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     # numpy's numbers know their plain form; numpy itself is not imported for that.
-    return value.item() if hasattr(value, "item") else value
+    if hasattr(value, "item"):
+        return _plain(value.item())
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def _release(release: str | None, versions: Mapping[str, int]) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from tidegate.console.reports import Reports, Window
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _STACK_SECONDS: Final = 1.0
 """How long an answer of `up` serves all who ask."""
 _STACK_PATIENCE: Final = 2.0
+_LABELS_SECONDS: Final = 60.0
+_LABELS_SPAN: Final = timedelta(days=30)
 _LONGEST_REASON: Final = 500
 
 
@@ -44,6 +47,8 @@ class Known:
         self._asking, self._judging = threading.Lock(), threading.Lock()
         self._stack: tuple[float, dict[str, Any] | None] = (0.0, None)
         self._report: tuple[str, Report] | None = None
+        self._joining = threading.Lock()
+        self._labels: tuple[float, dict[str, Any]] = (0.0, {})
 
     @property
     def state(self) -> State:
@@ -109,6 +114,18 @@ class Known:
                 model, status = environment.project.config.model, environment.driver.status(rollout)
                 self._report = key, report(model, status, environment.ledger.events(), environment.store)
             return self._report[1]
+
+    def labels(self) -> dict[str, Any]:
+        """The document of `labels status` of the last 30 days, at most a minute old: it joins all predictions."""
+        from tidegate.pipelines.labels import status, status_document
+
+        with self._joining:
+            at, document = self._labels
+            if not at or time.monotonic() - at > _LABELS_SECONDS:
+                maturity = self.environment.project.config.monitor.labels.maturity
+                document = status_document(status(self.environment, datetime.now(UTC) - _LABELS_SPAN), maturity)
+                self._labels = time.monotonic(), document
+            return document
 
     def version(self) -> str:
         """Changes when a page may show something new; cheap, since open pages ask every other second."""

@@ -34,6 +34,7 @@ def render(known: Known) -> bytes:
         *_rollouts(known, state, events),
         *_windows(known, events),
         *_retrains(state),
+        *_labelled(known.labels()),
         *_services(stack),
     ]
     return "".join(_text(family) for family in families).encode()
@@ -200,6 +201,15 @@ def _retrains(state: State) -> Iterator[Family]:
     counts = Counter(one.outcome for one in state.retrains if one.outcome)
     values = [({"outcome": word}, count) for word, count in sorted(counts.items())]
     yield "tidegate_retrains_total", "counter", "Retrains that ended, by how.", values
+
+
+def _labelled(document: Mapping[str, Any]) -> Iterator[Family]:
+    window = "of the last 30 days"
+    yield "tidegate_predictions", "gauge", f"Recorded predictions {window}.", [({}, document["predictions"])]
+    yield "tidegate_predictions_labelled", "gauge", f"Predictions {window} with a label.", [({}, document["labelled"])]
+    yield "tidegate_labels_unknown", "gauge", "Labels that name no recorded prediction.", [({}, document["unknown"])]
+    suggested = views.number(document["maturity"]["suggested"])
+    yield "tidegate_labels_maturity_seconds", "gauge", "Age at which 95 % of the labels are there.", [({}, suggested)]
 
 
 def _services(stack: Mapping[str, Any] | None) -> Iterator[Family]:

@@ -177,6 +177,7 @@ def quality(request: Request, known: Ask) -> Response:
     return _page(
         request,
         "quality.html",
+        labels=views.labels(known.labels()),
         rows=rows,
         charts=views.quality_charts(rows, monitor.quality.tolerance, higher_is_better=better),
         monitor=monitor,

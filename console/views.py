@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any, Final, Literal
 
 from tidegate.console.reports import Window
+from tidegate.core.units import span
 from tidegate.registry.ledger import Event
 from tidegate.registry.state import RetrainState, RolloutState, State
 from tidegate.rollouts.charts import Axis, Band, Chart, Line, number_axis
@@ -82,7 +83,8 @@ def told(event: Event, state: State) -> Told:
     data, write = event.data, _SENTENCES.get(event.kind)
     try:
         what, look = write(data, state) if write else (event.kind.replace("_", " "), "plain")
-    except (KeyError, IndexError, TypeError):
+    except (KeyError, IndexError, TypeError, StopIteration):
+        # An event of another version; its data is shown beside it.
         what, look = event.kind.replace("_", " "), "plain"
     reasons = data.get("reasons") or data.get("gate") or ()
     because = " ".join(map(str, reasons)) if isinstance(reasons, list | tuple) else str(reasons)
@@ -480,6 +482,34 @@ def _high(row: QualityRow) -> float | None:
     return row.high
 
 
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What the quality page says of labels: (name, text) pairs, and the curve of how soon they come."""
+
+    facts: tuple[tuple[str, str], ...]
+    chart: Chart | None
+
+
+def labels(document: Mapping[str, Any]) -> Labels | None:
+    """From the document of `labels status`; None where no prediction was recorded."""
+    if not document["predictions"]:
+        return None
+    maturity = document["maturity"]
+    suggested, configured = maturity["suggested"], float(maturity["configured"])
+    facts = [
+        ("predictions of the last 30 days", f"{document['predictions']:,}"),
+        ("with a label", f"{document['labelled']:,} ({100 * document['share_labelled']:.0f} %)"),
+        ("count as mature after", span(configured)),
+        ("95 % of the labels are there after", span(suggested) if suggested else "too early to say"),
+        ("labels that name no prediction", f"{document['unknown']:,}"),
+        ("labels by a name of several", f"{document['ambiguous']:,}"),
+    ]
+    strange = ", ".join(f"{label} ({count:,})" for label, count in document["strange"].items())
+    curve = [(0.0, 0.0), *((float(one["age"]), float(one["share"])) for one in maturity["curve"])]
+    named = [*facts, ("no answer of the model", strange)] if strange else facts
+    return Labels(tuple(named), maturity_chart(curve, configured) if len(curve) > 1 else None)
+
+
 def maturity_chart(points: Sequence[tuple[float, float]], maturity: float) -> Chart | None:
     """The share of predictions labelled (0 to 1) within an age (seconds), and the age that counts as mature."""
     if len(points) < 2:  # noqa: PLR2004 - a line needs two points
@@ -547,7 +577,7 @@ _TICKS: Final = (60, 300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86_400, 2 * 
 def date_axis(low: float, high: float) -> Axis:
     """From one moment to another (seconds since the epoch), with ticks at round times in UTC."""
     high = max(high, low + 1)
-    step = next((one for one in _TICKS if (high - low) / one <= 5), 365 * 86_400)  # noqa: PLR2004 - what fits
+    step = next((one for one in _TICKS if (high - low) / one <= 5), int(high - low) // 4)  # noqa: PLR2004 - what fits
     first = -(-int(low) // step) * step
     pattern = "%H:%M" if step < 86_400 else "%m-%d"  # noqa: PLR2004 - a day
     at = range(first, int(high) + 1, step)

@@ -87,3 +87,25 @@ def status(environment: Environment, since: datetime | None = None) -> Status:
 
     with duckdb.connect() as connection:
         return status_of(connection, environment.store, environment.stream, datetime.now(UTC), since)
+
+
+def status_document(found: Status, configured: float) -> dict[str, Any]:
+    """As `labels status --json` prints it; ages are in seconds."""
+    return {
+        "kind": "label_status",
+        "since": found.since,
+        "predictions": found.predictions,
+        "labelled": found.labelled,
+        "share_labelled": found.labelled / found.predictions if found.predictions else None,
+        "versions": [{name: getattr(one, name) for name in one.__slots__} for one in found.shares],
+        "labels": found.labels,
+        "unknown": found.unknown,
+        "ambiguous": found.ambiguous,
+        "strange": found.strange,
+        "maturity": {
+            "configured": configured,
+            "suggested": found.maturity.suggested,
+            "final": found.maturity.final,
+            "curve": [{"age": age, "share": share} for age, share in found.maturity.curve],
+        },
+    }

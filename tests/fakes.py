@@ -196,6 +196,8 @@ class FakeDriver:
         """Pass the step, or go to 100 %."""
         del actor
         running = self._open(seen)
+        if not full and seen is not None and (seen.step, seen.shadowing) != (running.step, running.shadowing):
+            raise Conflict(f"Rollout {running.id} went on meanwhile.")
         if not full and running.shadowing:
             self.rollouts[-1] = replace(running, shadowing=False, state="running")
             return self.rollouts[-1]
@@ -215,8 +217,8 @@ class FakeDriver:
         if not self.rollouts or not self.rollouts[-1].open:
             raise Conflict(f"It is over: {self.rollouts[-1].state}." if self.rollouts else "No rollout is running.")
         running = self.rollouts[-1]
-        if seen is not None and (seen.id, seen.step, seen.shadowing) != (running.id, running.step, running.shadowing):
-            raise Conflict(f"Rollout {running.id} went on meanwhile.")
+        if seen is not None and seen.id != running.id:
+            raise Conflict(f"Rollout {seen.id} is over.")
         return running
 
     def _end(self, word: RolloutWord, reason: str) -> RolloutState:

@@ -26,6 +26,8 @@ from tidegate.pipelines.environment import Environment
 from tidegate.registry import releases
 from tidegate.registry.ledger import Draft
 from tidegate.serving.deploy.local import free_port
+from tidegate.serving.labels import ingest_labels
+from tidegate.serving.telemetry import write_records
 
 OPERATOR, VIEWER = "operator-token-of-a-test", "viewer-token-of-a-test"
 CONFIG = "model: demand\ndata: {path: data/train.csv, target: class}\n"
@@ -103,6 +105,7 @@ def fill(environment: Environment, hostile: str = "") -> Environment:
     say(environment, "frozen", {"reason": hostile or "a sale is on"}, f"{hostile}ada@desk")
     say(environment, "unfrozen", {"reason": "the sale is over"}, "ada@desk")
     watch(environment, 30, hostile)
+    predict(environment, 400)
     say(environment, "retrain_started", {"retrain": "t-1f2e3d4c", "reason": hostile or "drift in 3 windows in a row"})
     releases.save(environment.store, RELEASE, {})
     registered = {"release": RELEASE.id, "version": 3, "run_id": RELEASE.run_id, "gate": ["roc_auc 0.85: passed."]}
@@ -124,6 +127,32 @@ def recorder(environment: Environment, rollout: str, **section: Any) -> Recorder
 
 def say(environment: Environment, kind: str, data: dict[str, Any], actor: str = "judge") -> None:
     environment.ledger.append(lambda _: Draft(kind, data, actor))
+
+
+def predict(environment: Environment, count: int) -> None:
+    """Predictions of the last hours, two thirds of which have their label after some minutes."""
+    rng = random.Random(3)
+    now = datetime.now(UTC)
+    first = now - timedelta(hours=3)
+    made = [
+        {
+            "id": f"p-{k}",
+            "at": first + k * timedelta(hours=3) / count,
+            "unit": k,
+            "arm": "stable",
+            "release": "r-1",
+            "version": 1,
+            "status": 200,
+            "seconds": 0.002,
+            "label": "1",
+        }
+        for k in range(count)
+    ]
+    write_records(environment.store, environment.stream, made, classes=["0", "1"], task="classification")
+    for minutes in (10, 30, 60):
+        due = [one for one in made if rng.random() < 0.4]
+        labels = [{"prediction_id": one["id"], "label": 1, "at": one["at"]} for one in due]
+        ingest_labels(environment.store, environment.stream, labels, now - timedelta(minutes=70 - minutes))
 
 
 def watch(environment: Environment, count: int, hostile: str = "") -> None:

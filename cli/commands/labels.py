@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -66,6 +66,7 @@ def status(
 
     from tidegate.pipelines.environment import environment_for
     from tidegate.pipelines.labels import status as look
+    from tidegate.pipelines.labels import status_document
 
     t = terminal()
     begin = None if since is None else datetime.now(UTC) - timedelta(seconds=duration(since, "--since"))
@@ -73,29 +74,7 @@ def status(
     with t.progress.task("Join labels to predictions"):
         found = look(environment, begin)
     configured = environment.project.config.monitor.labels.maturity
-    t.show(document(found, configured), lambda console: _render_status(console, found, configured))
-
-
-def document(found: Status, configured: float) -> dict[str, Any]:
-    """As `labels status --json` prints it; ages are in seconds."""
-    return {
-        "kind": "label_status",
-        "since": found.since,
-        "predictions": found.predictions,
-        "labelled": found.labelled,
-        "share_labelled": found.labelled / found.predictions if found.predictions else None,
-        "versions": [{name: getattr(one, name) for name in one.__slots__} for one in found.shares],
-        "labels": found.labels,
-        "unknown": found.unknown,
-        "ambiguous": found.ambiguous,
-        "strange": found.strange,
-        "maturity": {
-            "configured": configured,
-            "suggested": found.maturity.suggested,
-            "final": found.maturity.final,
-            "curve": [{"age": age, "share": share} for age, share in found.maturity.curve],
-        },
-    }
+    t.show(status_document(found, configured), lambda console: _render_status(console, found, configured))
 
 
 def _show(taken: Taken, named: str | None) -> None:

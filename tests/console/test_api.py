@@ -138,7 +138,7 @@ def test_no_generated_request_breaks_it(busy: Environment) -> None:
     from schemathesis.specs.openapi.checks import status_code_conformance
 
     quick = settings(
-        max_examples=12,
+        max_examples=6,
         deadline=None,
         database=None,
         derandomize=True,

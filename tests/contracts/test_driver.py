@@ -109,6 +109,21 @@ def test_a_person_may_pass_each_step(driver: RolloutDriver) -> None:
         driver.promote(full=False, reason="again")
 
 
+def test_an_answer_to_what_a_person_saw_hits_nothing_else(driver: RolloutDriver) -> None:
+    """On a page that is a step old, or about another rollout; whoever wants everybody back means it at any step."""
+    seen = driver.start("r-2", plan(), by_hand=True, replace=False)
+    assert driver.promote(full=False, reason="fine", actor="ada@console", seen=seen).weight == 50
+    with pytest.raises(Conflict):
+        driver.promote(full=False, reason="fine", seen=seen)
+    assert driver.status()["weight"] == 50
+    assert driver.abort("enough", "ada@console", seen).weight == 0
+    begin(driver, rollout="o-2")
+    for late in (lambda: driver.abort("again", seen=seen), lambda: driver.promote(full=True, reason="x", seen=seen)):
+        with pytest.raises(Conflict):
+            late()
+    assert driver.status()["state"] == "running"
+
+
 def test_a_person_may_pass_the_shadow_phase(driver: RolloutDriver) -> None:
     """Nobody meets the canary before; then the first step begins."""
     driver.start("r-2", plan(shadow=True), by_hand=True, replace=False)

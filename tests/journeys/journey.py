@@ -269,6 +269,11 @@ class Journey:
 
         return {one["name"]: one for one in stack.status(self.environment)["processes"]}
 
+    def console(self) -> dict[str, Any]:
+        """The console's row of `ps`, once it answers; nobody who is served waits for it, so it comes last."""
+        wait_until(lambda: self.ps().get("console", {}).get("ready"), lambda: f"no console: {self.ps()}")
+        return self.ps()["console"]
+
     def kill(self, *names: str) -> dict[str, int]:
         """Kill -9 these, in this order, at once."""
         pids = {name: self.ps()[name]["pid"] for name in names}

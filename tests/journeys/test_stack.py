@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 
+import httpx
 import psutil
 import pytest
 from journeys.journey import Journey, living, wait_until
@@ -17,9 +18,10 @@ pytestmark = pytest.mark.slow
 
 
 def test_ps_says_what_runs_and_logs_what_it_printed(stack: Journey) -> None:
-    """The document that scripts rely on; there is no console yet."""
+    """The document that scripts rely on."""
     document = stack.must("ps", "--json").json
-    assert (document["kind"], document["gateway"], document["console"]) == ("stack", stack.address, None)
+    console = f"http://127.0.0.1:{stack.port + 1}"
+    assert (document["kind"], document["gateway"], document["console"]) == ("stack", stack.address, console)
     found = {one["name"]: one for one in document["processes"]}
     assert {"up", "gateway", "stable"} <= set(found)
     assert all({"name", "pid", "port", "ready", "version"} <= set(one) for one in document["processes"])
@@ -33,6 +35,7 @@ def test_ps_says_what_runs_and_logs_what_it_printed(stack: Journey) -> None:
 
 def test_a_second_up_is_refused_and_harms_nothing(stack: Journey) -> None:
     """In the background and in the foreground."""
+    stack.console()
     before = stack.ps()
     for arguments in (("up", "-d"), ("up",)):
         refused = stack.cli(*arguments)
@@ -54,6 +57,39 @@ def test_down_ends_what_a_killed_up_left(stack: Journey) -> None:
     assert stack.must("down", "--json").json == {"kind": "down", "was_up": False}
     gone = stack.cli("ps")
     assert (gone.exit_code, "not running" in gone.stderr) == (1, True)
+
+
+def test_the_console_is_kept_and_nobody_who_is_served_depends_on_it(stack: Journey) -> None:
+    """Killed it is started again; it outlives a killed `up`, and the next one goes on with the same process."""
+    first = stack.console()
+    stack.kill("console")
+    wait_until(lambda: stack.ps().get("console", {}).get("ready"), "it does not come back")
+    second = stack.console()
+    assert second["pid"] != first["pid"]
+    assert "The console stopped" in stack.must("logs", "up", "-n", "50").stdout
+    token = (stack.environment.run_dir / "console.token").read_text()
+    headers = {"authorization": f"Bearer {token}"}
+    status = httpx.get(f"http://127.0.0.1:{stack.port + 1}/api/status", headers=headers, timeout=30).json()
+    assert (status["up"], status["champion"]["release"]) == (True, stack.champion)
+    assert {"up", "gateway", "stable", "console"} <= {one["name"] for one in status["processes"]}
+    stack.kill("up")
+    assert living(second["pid"])
+    stack.up()
+    stack.settled()
+    assert stack.console()["pid"] == second["pid"]
+
+
+def test_a_console_that_cannot_start_is_said_and_ends_nothing(project: Journey) -> None:
+    """Its port is taken: users are answered, `up` names the holder, and it starts once the port is free."""
+    project.cli("down")
+    wait_until(lambda: not project.processes(), "the stack goes on")
+    with socket.create_server(("127.0.0.1", project.port + 1)):
+        project.up()
+        project.settled()
+        said = f"Port {project.port + 1} on 127.0.0.1 is taken by process {os.getpid()}"
+        wait_until(lambda: said in project.must("logs", "up", "-n", "50").stdout, "it is not said")
+        assert "console" not in project.ps()
+    assert project.console()["port"] == project.port + 1
 
 
 def test_a_taken_port_is_named_with_its_holder(project: Journey) -> None:
