@@ -256,7 +256,7 @@ def test_what_was_measured_is_judged_while_the_next_look_goes_on(tmp_path: Path)
     for _ in range(40):
         world.tick()
         world.traffic()
-        if len(waiting) and world.loop is not None and world.number % 3 == 0:
+        if waiting and world.loop is not None and world.number % 3 == 0:
             waiting.pop()()
             # The next one begins at once, and is not over when a block is closed.
     assert any(block.matured for block in read_blocks(world.store, "o-1"))
