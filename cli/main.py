@@ -46,6 +46,7 @@ COMMANDS: Final = MappingProxyType(
         "unfreeze": Line(_HERE + "freeze:unfreeze", "Allow automatic retrains and rollouts again.", RUN),
         "predict": Line(_HERE + "predict:predict", "Predict every row of a file with a released version.", RUN),
         "package": Line(_HERE + "package:package", "Find a version's Bento, or build it again.", RUN),
+        "labels": Line(_HERE + "labels:app", "Keep what became of predictions, and show how much there is.", WATCH),
         "why": Line(_HERE + "why:why", "Trace a prediction to its release, run, data and commit.", WATCH),
         "events": Line(_HERE + "events:events", "Show every decision, with who took it.", WATCH),
         "dev": Line(_HERE + "dev:app", "Tools for trying things out.", SETUP),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from tidegate.core.store import Store
@@ -35,7 +35,10 @@ __all__ = ["INPUT", "Predictions", "folder", "label_text", "salt_of", "unit_hash
 
 COMPACTED: Final = "compact-"
 """What the name of a file begins with that stands for others."""
-_REPLACES: Final = b"tidegate.replaces"
+REPLACES: Final = b"tidegate.replaces"
+HOUR: Final = timedelta(hours=1)
+# From so many hours on, one listing of everything is quicker than one of each hour.
+_MANY: Final = 24
 
 
 class Predictions:
@@ -51,47 +54,93 @@ class Predictions:
 
     def files(self, since: datetime, until: datetime) -> list[str]:
         """The store's paths of every file that may hold records of [since, until), each record in one of them only."""
-        found = []
-        hour = utc(since).replace(minute=0, second=0, microsecond=0)
-        while hour < utc(until):
-            found += self._live(self.store.list(hour_folder(self.stream, hour)))
-            hour += timedelta(hours=1)
+        first = utc(since).replace(minute=0, second=0, microsecond=0)
+        count = -(-(utc(until) - first) // HOUR)
+        if count >= _MANY:
+            hours = {hour: files for hour, files in self.hours().items() if first <= hour < utc(until)}
+        else:
+            hours = {
+                hour: self.store.list(hour_folder(self.stream, hour))
+                for hour in (first + number * HOUR for number in range(count))
+            }
+        return [file for _, files in sorted(hours.items()) for file in self.live(files)]
+
+    def hours(self) -> dict[datetime, list[str]]:
+        """Every file of the stream by its hour, those too that a compacted one stands for."""
+        found: dict[datetime, list[str]] = {}
+        for file in self.store.list(folder(self.stream)):
+            if (hour := _hour_of(file)) is not None:
+                found.setdefault(hour, []).append(file)
         return found
 
-    def relation(self, connection: DuckDBPyConnection, since: datetime, until: datetime) -> DuckDBPyRelation:
+    def relation(
+        self, connection: DuckDBPyConnection, since: datetime, until: datetime, columns: Sequence[str] | None = None
+    ) -> DuckDBPyRelation:
         """Every record of [since, until) in a DuckDB relation; columns that a file lacks are null in its rows.
 
-        With no file at all it is empty and has the fixed columns only.
+        With no file at all it is empty and has the fixed columns only. `columns` chooses some of them.
         """
-        files = self.files(since, until)
+        read = self._read(connection, self.files(since, until))
+        found = read.filter(f'"at" >= {_literal(since)} and "at" < {_literal(until)}')
+        return found if columns is None else found.project(", ".join(map(_quoted, columns)))
+
+    def find(self, prediction: str) -> dict[str, Any] | None:
+        """The record of a prediction, newest first; of a request with several rows, asked without a row, the first.
+
+        A day is read at a time, so that a long past costs time and no memory.
+        """
+        days: dict[date, list[str]] = {}
+        for hour, files in sorted(self.hours().items(), reverse=True):
+            days.setdefault(hour.date(), []).extend(self.live(files))
+        if not days:
+            return None
+        import duckdb
+
+        names = [prediction] if _is_row(prediction) else [prediction, f"{prediction}.0"]
+        wanted = f"id in ({', '.join(map(_text, names))})"
+        with duckdb.connect() as connection:
+            for files in days.values():
+                found = self._read(connection, files).filter(wanted).order("id").limit(1)
+                for row in found.fetchall():
+                    return dict(zip(found.columns, row, strict=True))
+        return None
+
+    def counts(self) -> dict[str, int]:
+        """How many predictions users got from each release, as long as records are kept."""
+        files = [file for hour in self.hours().values() for file in self.live(hour)]
+        if not files:
+            return {}
+        import duckdb
+
+        with duckdb.connect() as connection:
+            answered = self._read(connection, files).filter("status = 200 and arm <> 'shadow'")
+            return dict(answered.aggregate("release, count(*)", "release").fetchall())
+
+    def _read(self, connection: DuckDBPyConnection, files: Sequence[str]) -> DuckDBPyRelation:
         if not files:
             return connection.sql(_EMPTY)
-        if self.store.filesystem is not None:
-            connection.register_filesystem(self.store.filesystem)
-        read = connection.read_parquet(
-            [self.store.location(file) for file in files], union_by_name=True, hive_partitioning=False
-        )
-        return read.filter(f'"at" >= {_literal(since)} and "at" < {_literal(until)}')
+        filesystem = self.store.filesystem
+        if filesystem is not None and not connection.filesystem_is_registered(_protocol(filesystem)):
+            connection.register_filesystem(filesystem)
+        places = [self.store.location(file) for file in files]
+        return connection.read_parquet(places, union_by_name=True, hive_partitioning=False)
 
-    def _live(self, files: Iterable[str]) -> list[str]:
-        """Without the files that a compacted one stands for."""
+    def live(self, files: Iterable[str]) -> list[str]:
+        """Without the files of the same hour that a compacted one stands for."""
         files = [file for file in files if file.endswith(".parquet")]
-        replaced: set[str] = set()
-        for file in files:
-            if file.rsplit("/", 1)[1].startswith(COMPACTED):
-                replaced |= self._replaces(file)
-        return [file for file in files if file.rsplit("/", 1)[1] not in replaced]
+        replaced = {name for file in files if len(files) > 1 and _is_compacted(file) for name in self.replaces(file)}
+        return [file for file in files if _name(file) not in replaced]
 
-    def _replaces(self, file: str) -> set[str]:
-        import io
-
+    def replaces(self, file: str) -> list[str]:
+        """The names of the files that this one stands for."""
         import pyarrow.parquet as pq
 
         try:
-            metadata = pq.read_metadata(io.BytesIO(self.store.read(file))).metadata or {}
+            metadata = pq.read_metadata(self.store.location(file), filesystem=self.store.filesystem).metadata
         except FileNotFoundError:
-            return set()
-        return set(json.loads(metadata.get(_REPLACES, b"[]")))
+            return []
+        names: list[str] = json.loads((metadata or {}).get(REPLACES, b"[]"))
+        return names
 
 
 def write_records(
@@ -125,6 +174,41 @@ def write_records(
         store.write(path, to_parquet(table))
         written.append(path)
     return written
+
+
+def _hour_of(file: str) -> datetime | None:
+    """The hour of a record file by its path, None for any other file."""
+    parts = dict(part.partition("=")[::2] for part in file.split("/") if "=" in part)
+    try:
+        return datetime.strptime(f"{parts['date']} {parts['hour']}", "%Y-%m-%d %H").replace(tzinfo=UTC)
+    except (KeyError, ValueError):
+        return None
+
+
+def _name(file: str) -> str:
+    return file.rsplit("/", 1)[1]
+
+
+def _is_compacted(file: str) -> bool:
+    return _name(file).startswith(COMPACTED)
+
+
+def _is_row(prediction: str) -> bool:
+    """Whether it is `<id>.<k>`."""
+    return prediction.rpartition(".")[2].isdigit() and "." in prediction
+
+
+def _protocol(filesystem: Any) -> str:
+    protocol = filesystem.protocol
+    return str(protocol if isinstance(protocol, str) else protocol[0])
+
+
+def _quoted(column: str) -> str:
+    return '"' + column.replace('"', '""') + '"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
 
 
 def _literal(moment: datetime) -> str:

@@ -218,8 +218,8 @@ _EARLY: Final = """
     where f.first is null or f.first > n."at" """
 # Two predictions of one name at the same moment: the greater id, so that the answer is always the same.
 _ASSIGNED: Final = """
-    with names as (select caller, "at", max(id) as id from {found} group by all),
-    about as (select caller, count(*) > 1 as several, arg_min(id, "at") as oldest from names group by all)
+    with names as (select caller, "at", max(id) as id, count(*) as ids from {found} group by caller, "at"),
+    about as (select caller, sum(ids) > 1 as several, arg_min(id, "at") as oldest from names group by all)
     select n.*, coalesce(c.id, a.oldest) as id, coalesce(a.several, false) as several
     from {named} n asof left join names c on c.caller = n.key and n."at" >= c."at"
     left join about a on a.caller = n.key"""
