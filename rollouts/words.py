@@ -174,6 +174,20 @@ def goal_sentence(goal: GoalPlan, units: Units, log_e: float) -> str:
     )
 
 
+def baseline_sentences(plan: RolloutPlan) -> tuple[str, ...]:
+    """What the plan knows of the metrics that come late, and when it counts them."""
+    found = []
+    for one in {metric.metric: metric for metric in plan.late}.values():
+        value = per_cent(one.baseline) if one.kind == "share" else f"{one.baseline:.4g} on average"
+        known = "" if one.source == "outcomes" else f", known of {per_cent(one.known)} of users"
+        bound = "" if one.bound is None else f"; beyond {one.bound:.4g} a value counts as that"
+        found.append(
+            f"{one.metric} is {value} with the champion{known}{bound}. It is counted when users are {span(one.delay)} "
+            "old, so each step takes at least as long."
+        )
+    return tuple(found)
+
+
 def bunching_sentence(plan: RolloutPlan) -> str:
     """Why a verdict on latency takes long; empty where slow requests come one by one."""
     worst = max(plan.streams, key=lambda stream: stream.bunching)

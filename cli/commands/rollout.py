@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tidegate.pipelines.environment import Environment
-    from tidegate.rollouts.plan import RolloutPlan
+    from tidegate.rollouts.plan import GuardrailPlan, RolloutPlan
     from tidegate.rollouts.replay import Replayed
 
 app = typer.Typer(help="Plan, start, follow and end A/B rollouts.", no_args_is_help=True)
@@ -349,6 +349,14 @@ def _print_status(console: Console, document: dict[str, Any]) -> None:
 def _print_evidence(console: Console, document: dict[str, Any]) -> None:
     for metric in document["metrics"]:
         console.print(f"  {metric['sentence']}", markup=False, soft_wrap=True)
+        if "labelled" in metric:
+            shares = " and ".join(f"{100 * share:.0f} % of {arm}'s" for arm, share in metric["labelled"].items())
+            console.print(f"  ({shares} users who are old enough have a label)", markup=False, soft_wrap=True)
+    if document.get("late_labels"):
+        console.print(
+            f"  {document['late_labels']:,} labels came later than monitor.labels.maturity and did not count",
+            soft_wrap=True,
+        )
     srm = document["srm"]
     console.print(
         f"  sample ratio {'as planned' if srm['ok'] else 'NOT as planned: nothing can be concluded'}", markup=False
@@ -358,7 +366,7 @@ def _print_evidence(console: Console, document: dict[str, Any]) -> None:
 def _print_plan(console: Console, made: RolloutPlan) -> None:
     from rich.table import Table
 
-    from tidegate.rollouts.words import bunching_sentence
+    from tidegate.rollouts.words import baseline_sentences, bunching_sentence
 
     console.print(
         f"{made.units_per_minute:,.0f} new users a minute, mode {made.mode}, blocks of {made.block_seconds:g} s"
@@ -383,7 +391,7 @@ def _print_plan(console: Console, made: RolloutPlan) -> None:
         effects.add_row(name, *(_time(step.rollback_seconds.get(name)) for step in made.forecast))
     if effects.row_count:
         console.print(effects)
-    for warning in (*filter(None, [bunching_sentence(made)]), *made.warnings):
+    for warning in (*baseline_sentences(made), *filter(None, [bunching_sentence(made)]), *made.warnings):
         console.print(warning, markup=False, soft_wrap=True)
 
 
@@ -391,8 +399,22 @@ def _print_suggestion(console: Console, made: RolloutPlan) -> None:
     steps = ", ".join(map(str, made.steps))
     longest = max(made.step_max, default=0.0)
     step = f"{{min: {made.step_min:.0f}s, max: {longest:.0f}s}}"
-    shadow = "\n  shadow: true" if made.shadow_min else ""
-    console.print(f"rollout:\n  mode: {made.mode}\n  steps: [{steps}]\n  step: {step}{shadow}", markup=False)
+    rest = ["guardrails:", *(f"  - {_guarded(one)}" for one in made.guardrails)]
+    if made.goal is not None:
+        rest.append(f"goal: {{metric: '{made.goal.metric}', improve_by: {made.goal.improve_by:g}}}")
+    if made.shadow_min:
+        rest.append("shadow: true")
+    text = "\n".join(f"  {line}" for line in (f"mode: {made.mode}", f"steps: [{steps}]", f"step: {step}", *rest))
+    console.print(f"rollout:\n{text}", markup=False, soft_wrap=True)
+
+
+def _guarded(guardrail: GuardrailPlan) -> str:
+    stream = guardrail.streams[0]
+    lines = ", ".join(
+        f"{name}: {{ratio: {line.ratio:g}, margin: {line.margin:g}}}"
+        for name, line in (("harm", stream.harm), ("safe", stream.safe))
+    )
+    return f"{{metric: '{guardrail.metric}', {lines}}}"
 
 
 def _print_history(console: Console, rows: list[dict[str, Any]]) -> None:

@@ -66,6 +66,7 @@ class LocalDriver:
             "srm": verdict.get("srm", {"log_e": 0.0, "ok": True}),
             "forecast_seconds": _left(found, checkpoint),
             "units": verdict.get("units", {"stable": 0, "canary": 0}),
+            "late_labels": (checkpoint.get("cohorts") or {}).get("late", 0),
             "decision": verdict.get("decision", "continue"),
             "shadow": _shadow(found, checkpoint),
             "steps": [asdict(result) for result in found.results],

@@ -32,6 +32,30 @@ def test_a_forecast_needs_no_more_than_a_guess_of_the_traffic(cli: Cli, project:
     assert found["forecast_seconds"] == pytest.approx(sum(step["promote_seconds"] for step in found["forecast"]))
 
 
+def test_metrics_that_come_late_need_a_history_whatever_the_traffic(cli: Cli, project: Path) -> None:
+    """Nobody can guess an accuracy: exit code 5, with the command that brings labels."""
+    lines = "{metric: accuracy, harm: {margin: 0.01}, safe: {margin: 0.02}}"
+    (project / "tidegate.yaml").write_text(f"{CONFIG}rollout: {{guardrails: [{lines}]}}\n", encoding="utf-8")
+    refused = cli("rollout", "plan", "--units-per-minute", "1200", cwd=project)
+    assert refused.exit_code == 5
+    assert "accuracy of the champion is not known" in refused.stderr
+    assert "tidegate labels ingest FILE" in refused.stderr
+
+
+def test_the_suggestion_keeps_what_is_guarded(cli: Cli, project: Path) -> None:
+    """Pasted in place of the section, it guards what the section guarded."""
+    lines = "{metric: invalid_output, harm: {margin: 0.01}, safe: {margin: 0.02}}"
+    section = f"{CONFIG}rollout: {{guardrails: [{lines}], goal: {{metric: error_rate, improve_by: 0.001}}}}\n"
+    (project / "tidegate.yaml").write_text(section, encoding="utf-8")
+    before = cli("config", "--json", cwd=project).json
+    text = cli("rollout", "plan", "--units-per-minute", "1200", "--suggest", cwd=project).stdout
+    (project / "tidegate.yaml").write_text(CONFIG + text, encoding="utf-8")
+    after = cli("config", "--json", cwd=project).json
+    assert [after["config"]["rollout"][key] for key in ("guardrails", "goal")] == [
+        before["config"]["rollout"][key] for key in ("guardrails", "goal")
+    ]
+
+
 def test_the_suggestion_is_a_rollout_section_that_can_be_pasted(cli: Cli, project: Path) -> None:
     """What `auto` stands for at this traffic, as YAML that the config takes."""
     text = cli("rollout", "plan", "--units-per-minute", "1200", "--suggest", cwd=project).stdout

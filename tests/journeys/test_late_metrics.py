@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -84,13 +83,12 @@ def test_a_canary_that_is_wrong_more_often_is_rolled_back_by_its_labels(stack: J
     if refused.exit_code:
         assert "accuracy of the champion is not known" in refused.stderr
         assert "labels ingest" in refused.stderr
-    champion, began = stack.champion, time.monotonic()
+    champion = stack.champion
     with happening(stack, {"stable": 0.9, "canary": 0.5}):
         stack.must("rollout", "start", stack.other())
         over = stack.ended()
     assert (over.state, stack.champion) == ("rolled_back", champion), over
     assert over.reasons[0].startswith("accuracy of "), over.reasons
-    assert time.monotonic() - began < 80
 
 
 def test_an_equal_canary_with_more_conversions_is_promoted(stack: Journey) -> None:
