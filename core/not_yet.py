@@ -15,24 +15,6 @@ _KEYS: Final = (
     ("train.image", "training runs with the Python of this machine"),
     ("train.resources", "training takes what this machine has"),
     ("image", "no images are built"),
-<<<<<<< HEAD
-    ("rollout.unit.window", "only errors and latency are judged, which are known at once"),
-<<<<<<< HEAD
-<<<<<<< HEAD
-<<<<<<< HEAD
-=======
-    ("monitor.drift", "nothing watches for drift"),
-    ("monitor.quality", "nothing watches for lost quality"),
-=======
->>>>>>> drift
-=======
-    ("monitor", "nothing watches for drift or lost quality"),
->>>>>>> metrics
-    ("retrain", "nothing starts a training by itself"),
-    ("notify", "nobody is told; `tidegate events` shows what happened"),
->>>>>>> labels
-=======
->>>>>>> retrain
 )
 
 

@@ -14,24 +14,6 @@ ASKED: dict[str, dict[str, Any]] = {
     "train.image": {"train": {"image": "trainer"}},
     "train.resources": {"train": {"resources": {"gpu": 1}}},
     "image": {"image": {"system_packages": ["libgomp1"]}},
-<<<<<<< HEAD
-    "rollout.unit.window": {"rollout": {"unit": {"window": 60.0}}},
-<<<<<<< HEAD
-<<<<<<< HEAD
-<<<<<<< HEAD
-=======
-    "monitor.drift": {"monitor": {"drift": {"windows": 2}}},
-    "monitor.quality": {"monitor": {"quality": {"metric": "f1"}}},
-=======
->>>>>>> drift
-=======
-    "monitor": {"monitor": {"labels": {"command": "./labels"}}},
->>>>>>> metrics
-    "retrain": {"retrain": {"release": "auto"}},
-    "notify": {"notify": [{"on": ["drift"], "webhook": "env:HOOK"}]},
->>>>>>> labels
-=======
->>>>>>> retrain
 }
 
 
