@@ -16,8 +16,6 @@ _KEYS: Final = (
     ("train.resources", "training takes what this machine has"),
     ("image", "no images are built"),
     ("rollout.unit.window", "only errors and latency are judged, which are known at once"),
-    ("retrain", "nothing starts a training by itself"),
-    ("notify", "nobody is told; `tidegate events` shows what happened"),
 )
 
 

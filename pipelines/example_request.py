@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tidegate.core.errors import Conflict
 from tidegate.pipelines.bundles import bundle_of
@@ -28,6 +28,11 @@ def curl(environment: Environment, gateway: str) -> str:
 
 def bodies(environment: Environment, limit: int = 2000) -> Sequence[bytes]:
     """Request bodies of one holdout row each, as a client would send them; at most `limit`, spread evenly."""
+    return [body for body, _ in labelled(environment, limit)]
+
+
+def labelled(environment: Environment, limit: int = 2000) -> Sequence[tuple[bytes, Any]]:
+    """The same, each with the row's target."""
     from tidegate.pipelines.dataset import read_frame
     from tidegate.pipelines.split import split
     from tidegate.serving.rows import request_rows
@@ -35,9 +40,10 @@ def bodies(environment: Environment, limit: int = 2000) -> Sequence[bytes]:
     config = environment.project.config
     frame = read_frame(environment.project.path(config.data.path))
     held = split(frame, config.data, config.task).holdout
-    step = max(1, len(held) // limit)
-    rows = request_rows(_manifest(environment).columns, frame.iloc[held[::step]])
-    return [json.dumps({"rows": [row]}, ensure_ascii=False).encode() for row in rows]
+    some = frame.iloc[held[:: max(1, len(held) // limit)]]
+    rows = request_rows(_manifest(environment).columns, some)
+    encoded = (json.dumps({"rows": [row]}, ensure_ascii=False).encode() for row in rows)
+    return list(zip(encoded, some[config.data.target], strict=True))
 
 
 def _manifest(environment: Environment) -> Manifest:

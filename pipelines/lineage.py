@@ -1,15 +1,18 @@
-"""From a prediction id in a response to the commit and data behind it: gateway log, release, run."""
+"""From a prediction id in a response to the commit and data behind it: gateway log or record, release, run."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tidegate.core.errors import UsageError
+from tidegate.core.units import format_duration
 from tidegate.pipelines.environment import Environment
 from tidegate.registry import lineage, releases
 from tidegate.serving.gateway.access_log import LOG_NAME, AccessRecord, parse_record, rotated_path, rotated_sequences
+from tidegate.serving.telemetry import INPUT, Predictions
 
 
 def why(environment: Environment, question: str) -> dict[str, Any]:
@@ -20,25 +23,55 @@ def why(environment: Environment, question: str) -> dict[str, Any]:
     """
     state, events = environment.state(), environment.ledger.events()
     if ":" in question:
-        found = [lineage.of_release(one, state, events) for one in lineage.find_releases(environment.store, question)]
+        asked = lineage.find_releases(environment.store, question)
+        counts = _records(environment).counts()
+        found = [{**lineage.of_release(one, state, events), "predictions": counts.get(one.id, 0)} for one in asked]
         return {"kind": "lineage", **found[0]} if len(found) == 1 else {"kind": "lineage", "releases": found}
-    record = find_prediction(environment.gateway_dir / LOG_NAME, question)
-    if record is None or record.release is None:
+    told = _prediction(environment, question)
+    if told is None:
         raise UsageError(
-            f"No prediction {question} is in the gateway's log.",
-            "The id is in the header x-tidegate-prediction-id of an answer; old logs are removed.",
+            f"No prediction {question} is in the gateway's log or among the recorded ones.",
+            "The id is in the header x-tidegate-prediction-id of an answer. Records are kept for "
+            f"{format_duration(environment.project.config.serve.capture.retention)} (serve.capture.retention).",
         )
-    traced = lineage.of_release(releases.load(environment.store, record.release), state, events)
-    return {
-        "kind": "lineage",
-        "prediction": question,
-        "arm": record.arm,
-        "at": datetime.fromtimestamp(record.at, UTC).isoformat(),
-        "unit": record.unit,
-        "rollout": record.rollout,
-        "status": record.status,
-        **traced,
-    }
+    traced = lineage.of_release(releases.load(environment.store, told.pop("release")), state, events)
+    return {"kind": "lineage", "prediction": question, **told, **traced}
+
+
+def _records(environment: Environment) -> Predictions:
+    return Predictions(environment.store, environment.stream)
+
+
+def _prediction(environment: Environment, question: str) -> dict[str, Any] | None:
+    """What the gateway's log and the record say of a prediction: the log has the user's name, the record the question.
+
+    `release` is always there: of a request that reached none nothing is known.
+    """
+    logged = find_prediction(environment.gateway_dir / LOG_NAME, question)
+    record = _records(environment).find(question)
+    if logged is not None and logged.release is not None:
+        told: dict[str, Any] = {
+            "arm": logged.arm,
+            "at": datetime.fromtimestamp(logged.at, UTC).isoformat(),
+            "unit": logged.unit,
+            "rollout": logged.rollout,
+            "status": logged.status,
+            "release": logged.release,
+        }
+    elif record is not None and record["release"]:
+        at = record["at"].replace(tzinfo=UTC).isoformat()
+        told = {"arm": record["arm"], "at": at, "status": record["status"], "release": record["release"]}
+    else:
+        return None
+    return {**told, **({} if record is None else _asked(record))}
+
+
+def _asked(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record knows and the gateway does not: the row and the model's answer."""
+    answer = record["label"] if record["value"] is None else record["value"]
+    inputs = {name.removeprefix(INPUT): value for name, value in record.items() if name.startswith(INPUT)}
+    known = {"unit_hash": record["unit"], "caller": record["caller"], "answer": answer, "score": record["score"]}
+    return {**{name: value for name, value in known.items() if value is not None}, "inputs": inputs}
 
 
 def find_prediction(log: Path, prediction: str) -> AccessRecord | None:

@@ -106,6 +106,15 @@ def due(environment: Environment, now: datetime) -> bool:
     return window is not None and not brake(state, environment.project.config.retrain, now, trains=False)
 
 
+def is_running(environment: Environment) -> bool:
+    """Whether a process is at a retrain now."""
+    try:
+        with _alone(environment):
+            return False
+    except Conflict:
+        return True
+
+
 def _alone(environment: Environment) -> AbstractContextManager[None]:
     otherwise = Conflict("A retrain of this project runs in another process.", "`tidegate events` shows when it ends.")
     return held(environment.run_dir / "retrain.lock", 0.0, otherwise)

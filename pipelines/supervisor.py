@@ -26,6 +26,7 @@ from tidegate.pipelines import aliases, control
 from tidegate.pipelines.environment import Environment
 from tidegate.pipelines.processes import Processes, stop_all
 from tidegate.pipelines.revisions import Wanted, routing, wanted
+from tidegate.pipelines.schedule import Schedule
 from tidegate.pipelines.stack import gateway_of, only_one
 from tidegate.registry.ledger import Draft
 from tidegate.registry.state import RolloutState, State, deciding
@@ -71,6 +72,7 @@ class Stack:
         self._rotated = 0.0
         self._telling: subprocess.Popen[bytes] | None = None
         self._tell_at = ("", 0.0)
+        self._schedule = Schedule(environment, self._say)
 
     def run(self, ready: Callable[[], None]) -> None:
         """Supervise until `stop`, then end every process; `ready` is called once traffic can be answered.
@@ -147,6 +149,8 @@ class Stack:
             self._tell_registry()
         with self._contained():
             self._rotate_log()
+        with self._contained():
+            self._schedule.tick(self._state)
 
     @contextmanager
     def _contained(self) -> Iterator[None]:
@@ -347,6 +351,7 @@ class Stack:
     def _end(self) -> None:
         """Stop taking requests first, then the processes that answer them."""
         self.gateway.stop()
+        self._schedule.stop()
         stop_all(self.environment)
         if self._telling is not None and self._telling.poll() is None:
             self._telling.terminate()

@@ -89,25 +89,29 @@ class Predictions:
 
         A day is read at a time, so that a long past costs time and no memory.
         """
-        import duckdb
-
         days: dict[date, list[str]] = {}
         for hour, files in sorted(self.hours().items(), reverse=True):
             days.setdefault(hour.date(), []).extend(self.live(files))
+        if not days:
+            return None
+        import duckdb
+
         names = [prediction] if _is_row(prediction) else [prediction, f"{prediction}.0"]
         wanted = f"id in ({', '.join(map(_text, names))})"
         with duckdb.connect() as connection:
             for files in days.values():
-                found: Any = self._read(connection, files).filter(wanted)
-                if (row := found.fetchone()) is not None:
+                found = self._read(connection, files).filter(wanted).order("id").limit(1)
+                for row in found.fetchall():
                     return dict(zip(found.columns, row, strict=True))
         return None
 
     def counts(self) -> dict[str, int]:
         """How many predictions users got from each release, as long as records are kept."""
+        files = [file for hour in self.hours().values() for file in self.live(hour)]
+        if not files:
+            return {}
         import duckdb
 
-        files = [file for hour in self.hours().values() for file in self.live(hour)]
         with duckdb.connect() as connection:
             answered = self._read(connection, files).filter("status = 200 and arm <> 'shadow'")
             return dict(answered.aggregate("release, count(*)", "release").fetchall())

@@ -48,6 +48,7 @@ class TrafficPlan:
         recent: only this many of the newest users come back, so memory is bounded.
         seed: of the order of bodies and users.
         prefix: of the users' names; random by default, so that every run brings new users.
+        heard: is told every answer with the place of its body in `bodies`; it must return at once.
     """
 
     address: str
@@ -64,6 +65,7 @@ class TrafficPlan:
     recent: int = 1000
     seed: int = 0
     prefix: str = field(default_factory=lambda: f"user-{secrets.token_hex(3)}")
+    heard: Callable[[int, Answer], None] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a load that cannot be made."""
@@ -209,8 +211,15 @@ class TrafficGenerator:
         began = time.perf_counter()
         self._busy[connection] = began
         self.report.sent += 1
-        request = self._prefix + user.encode() + self._random.choice(self._suffixes)
-        connection.send(request, lambda answer: self._answered(connection, user, began, answer))
+        place = self._random.randrange(len(self._suffixes))
+        request = self._prefix + user.encode() + self._suffixes[place]
+
+        def heard(answer: Answer | None) -> None:
+            self._answered(connection, user, began, answer)
+            if answer is not None and self.plan.heard is not None:
+                self.plan.heard(place, answer)
+
+        connection.send(request, heard)
 
     def _answered(self, connection: Connection, user: str, began: float, answer: Answer | None) -> None:
         self._busy.pop(connection, None)

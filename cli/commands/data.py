@@ -198,6 +198,53 @@ def _render_diff(console: Console, found: dict[str, Any]) -> None:
         console.print(table)
 
 
+@app.command()
+def erase(
+    unit: Annotated[str, typer.Option("--unit", help="The user, as requests name them (rollout.unit.header).")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Erase without asking.")] = False,
+) -> None:
+    """Erase one user: recorded predictions, their labels and outcomes, and the name in the gateway's log."""
+    from tidegate.core.errors import UsageError
+    from tidegate.pipelines.environment import environment_for
+    from tidegate.pipelines.erasure import erase_user
+
+    t = terminal()
+    environment = environment_for(t.project)
+    if not unit:
+        raise UsageError("--unit names nobody.", "Name the user as requests do: tidegate data erase --unit user-1")
+    if not yes:
+        _confirm(f"Erase all records of this user in {environment.stream}? They cannot be brought back.")
+    with t.progress.task("erase the records"):
+        erased = erase_user(environment, unit)
+    counts = {"predictions": erased.predictions, "labels": erased.labels, "outcomes": erased.outcomes}
+    document = {"kind": "data", "action": "erase", **counts, "requests": erased.requests}
+
+    def render(console: Console) -> None:
+        said = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+        console.print(f"erased: {said}, and the name in {erased.requests:,} lines of the gateway's log")
+        console.print("what was asked in the last seconds may still be written: erase again in a minute")
+
+    t.show(document, render)
+
+
+def _confirm(question: str) -> None:
+    """Ask on the terminal; without one nobody can answer.
+
+    Raises:
+        UsageError: the answer is no, or there is none.
+    """
+    import sys
+
+    from tidegate.core.errors import UsageError
+
+    hint = "Add --yes to do it without being asked."
+    if not sys.stdin.isatty():
+        raise UsageError("Nothing was erased: nobody is here to confirm it.", hint)
+    if not typer.confirm(question, err=True):
+        raise UsageError("Nothing was erased.", hint)
+
+
 def _recover(project: Project) -> None:
     """Undo a refresh that was killed, before its half-written file is read."""
     from tidegate.pipelines.refresh import recover

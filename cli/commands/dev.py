@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,11 +27,13 @@ def traffic(
     rps: Annotated[float, typer.Option(help="Requests a second.", min=0.1, max=5000)] = 200,
     users: Annotated[float, typer.Option(help="New users a minute; they come back.", min=0.1)] = 9000,
     length: Annotated[str | None, typer.Option("--for", help="How long: 30s, 5m; default: until Ctrl-C.")] = None,
+    labels: Annotated[bool, typer.Option("--labels", help="Keep the true label of every answer, too.")] = False,
 ) -> None:
     """Send steady load from the holdout to the local gateway: new users keep coming, and come back."""
     from tidegate.pipelines import stack
     from tidegate.pipelines.environment import environment_for
-    from tidegate.pipelines.example_request import bodies
+    from tidegate.pipelines.example_request import labelled
+    from tidegate.pipelines.true_labels import TrueLabels
     from tidegate.serving.gateway.state import GatewaySettings
     from tidegate.serving.traffic import TrafficPlan, make_traffic
 
@@ -40,19 +43,26 @@ def traffic(
     config = t.project.config
     gateway = stack.status(environment)["gateway"]
     keys = GatewaySettings.from_config(config, t.project.root).api_keys
+    rows = labelled(environment)
+    truths = TrueLabels(environment, [truth for _, truth in rows]) if labels else None
     plan = TrafficPlan(
         gateway,
-        bodies(environment),
+        [body for body, _ in rows],
         rps=rps,
         users_per_minute=users,
         seconds=seconds,
         unit_header=config.rollout.unit.header,
         headers={"x-api-key": keys[0]} if keys else {},
+        heard=truths.heard if truths else None,
     )
-    with t.progress.task(f"{rps:g} requests/s, {users:g} new users/min to {gateway}", plan.seconds) as task:
+    with (
+        truths or nullcontext(),
+        t.progress.task(f"{rps:g} requests/s, {users:g} new users/min to {gateway}", plan.seconds) as task,
+    ):
         told = _Told()
         report = make_traffic(plan, lambda so_far: task.advance(1, told.counts(so_far)))
-    t.show(report.to_json(), lambda console: _print(console, report))
+    kept = truths.kept if truths else None
+    t.show({**report.to_json(), "labels": kept}, lambda console: _print(console, report, kept))
 
 
 class _Told:
@@ -69,7 +79,7 @@ class _Told:
         return ", ".join(f"{arm} {count:,}" for arm, count in sorted(report.arms.items()))
 
 
-def _print(console: Console, report: TrafficReport) -> None:
+def _print(console: Console, report: TrafficReport, labels: int | None) -> None:
     console.print(f"{report.answered:,} answers to {report.users:,} users in {report.seconds:.0f} s")
     for title, counts in (("arm", report.arms), ("version", report.versions), ("status", report.statuses)):
         for name, count in sorted(counts.items(), key=str):
@@ -78,3 +88,5 @@ def _print(console: Console, report: TrafficReport) -> None:
         console.print(f"  p50 {report.percentile(0.5) * 1000:.1f} ms, p99 {report.percentile(0.99) * 1000:.1f} ms")
     if report.failed or report.unsent:
         console.print(f"  {report.failed:,} without an answer, {report.unsent:,} could not be sent")
+    if labels is not None:
+        console.print(f"  {labels:,} labels kept")

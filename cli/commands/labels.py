@@ -98,10 +98,10 @@ def _show(taken: Taken, named: str | None) -> None:
 
 def _render(console: Console, taken: Taken, named: str | None) -> None:
     done, matched = taken.ingested, taken.matched
-    console.print(f"{done.accepted:,} new {taken.kind}, {done.duplicates:,} known already")
+    console.print(f"{taken.kind}: {done.accepted:,} new, {done.duplicates:,} known already")
     if done.accepted:
         what = "users and predictions" if taken.kind == "outcomes" else "predictions"
-        console.print(f"{matched.known:,} ids name recorded {what}, {matched.unknown:,} none so far")
+        console.print(f"recorded {what} named by them: {matched.known:,}; not recorded so far: {matched.unknown:,}")
     if matched.unknown and not named:
         console.print("serve.id is not set, so labels by `id` name nobody; `prediction_id` is tidegate's own")
     _strange(console, matched.strange)
@@ -129,7 +129,7 @@ def _render_status(console: Console, found: Status, configured: float) -> None:
             counts = (f"{one.predictions:,}", f"{one.labelled:,}", f"{one.labelled / one.predictions:.1%}")
             shares.add_row(str(one.version), one.arm or "-", *counts)
         console.print(shares)
-    console.print(f"{found.labels:,} ids have labels, {found.unknown:,} of them name no recorded prediction")
+    console.print(f"ids with a label: {found.labels:,}; of no recorded prediction: {found.unknown:,}")
     if found.ambiguous:
         console.print(f"{found.ambiguous:,} truths came by a name that several predictions have")
     _strange(console, found.strange)

@@ -11,7 +11,12 @@ from tidegate.core.errors import Conflict, ExitCode, Temporary, TidegateError
 
 
 def step(
-    name: Annotated[str, typer.Argument(help="contract, train, evaluate, aliases or retrain.", metavar="NAME")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="contract, train, evaluate; aliases, labels, monitor, notify, retrain, upkeep.", metavar="NAME"
+        ),
+    ],
 ) -> None:
     """Run one step of a flow, whatever changed. Exit code 78 means that trying again cannot help."""
     t = terminal()
@@ -26,15 +31,11 @@ def step(
 
 
 def _run(t: Terminal, name: str) -> None:
-    from tidegate.pipelines import aliases
+    from tidegate.pipelines.acts import ACTS
     from tidegate.pipelines.environment import environment_for
     from tidegate.pipelines.runners import local
 
-    if name == "aliases":
-        aliases.sync(environment_for(t.project), t.progress)
-    elif name == "retrain":
-        from tidegate.pipelines import retrain
-
-        retrain.by_itself(environment_for(t.project), t.progress)
+    if name in ACTS:
+        ACTS[name](environment_for(t.project), t.progress)
     else:
         local.run_step(t.project, name, t.progress)

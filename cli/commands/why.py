@@ -29,14 +29,35 @@ def why(
 
 def _print(console: Console, document: dict[str, Any]) -> None:
     for lineage in document.get("releases") or [document]:
-        for key in ("prediction", "arm", "at", "unit", "release", "version", "run_id", "git_commit"):
+        for key in _SHOWN:
             if lineage.get(key) is not None:
                 value = _commit(lineage) if key == "git_commit" else lineage[key]
                 console.print(f"{key:<11} {value}", markup=False, soft_wrap=True)
+        if "inputs" in lineage:
+            cells = ", ".join(f"{name} {value}" for name, value in lineage["inputs"].items())
+            console.print(f"{'inputs':<11} {cells}", markup=False, soft_wrap=True)
+        if "predictions" in lineage:
+            console.print(f"{'predictions':<11} {lineage['predictions']:,} recorded", markup=False)
         for data in lineage["data"]:
             console.print(f"{'data':<11} {data['path']} md5 {data['md5']}", markup=False, soft_wrap=True)
         for rollout in lineage["rollouts"]:
             console.print(f"{'rollout':<11} {rollout['id']}: {rollout['state'].replace('_', ' ')}", markup=False)
+
+
+_SHOWN = (
+    "prediction",
+    "arm",
+    "at",
+    "unit",
+    "unit_hash",
+    "caller",
+    "answer",
+    "score",
+    "release",
+    "version",
+    "run_id",
+    "git_commit",
+)
 
 
 def _commit(lineage: dict[str, Any]) -> str:

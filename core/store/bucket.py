@@ -40,9 +40,8 @@ class BucketStore:
     def put_if_absent(self, path: str, content: bytes) -> bool:
         """Create the object by the backend's own conditional write (S3: If-None-Match)."""
         full = self._full(path)
-        self._make_parent(full)
         try:
-            self._files.pipe_file(full, content, mode="create")
+            self._put(full, content, mode="create")
         except FileExistsError:
             return False
         except OSError as error:
@@ -51,9 +50,7 @@ class BucketStore:
 
     def write(self, path: str, content: bytes) -> None:
         """Replace the object; object stores do that in one step."""
-        full = self._full(path)
-        self._make_parent(full)
-        self._files.pipe_file(full, content)
+        self._put(self._full(path), content, mode="overwrite")
 
     def read(self, path: str) -> bytes:
         """Return the content; FileNotFoundError if there is none."""
@@ -76,6 +73,15 @@ class BucketStore:
     def _full(self, path: str) -> str:
         return f"{self._root.rstrip('/')}/{path}"
 
-    def _make_parent(self, full: str) -> None:
-        # A no-op on object stores; needed where fsspec fronts a real file system.
-        self._files.makedirs(full.rsplit("/", 1)[0], exist_ok=True)
+    def _put(self, full: str, content: bytes, mode: str) -> None:
+        try:
+            self._files.pipe_file(full, content, mode=mode)
+        except FileNotFoundError:
+            bucket = self._root.split("/", 1)[0]
+            if bucket and not self._files.exists(bucket):
+                # fsspec would make it, and a mistyped name would get a store of its own.
+                raise StoreError(f"There is no bucket {bucket}.", "Make it, or correct `store:`.") from None
+            # Only where fsspec fronts a real file system: object stores have no folders, and asking costs as much as
+            # the write itself.
+            self._files.makedirs(full.rsplit("/", 1)[0], exist_ok=True)
+            self._files.pipe_file(full, content, mode=mode)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tidegate.core.errors import TidegateError
 from tidegate.monitors.outcomes import Compared
 from tidegate.monitors.windows import Window, closed, without_gaps
+from tidegate.pipelines import live_quality
 from tidegate.registry.ledger import Draft
 from tidegate.registry.state import State, deciding
 
@@ -98,7 +99,7 @@ def watch(environment: Environment, window: Window, decide: Decide) -> Document 
                 "until": told["window"]["to"],
                 "outcome": told["outcome"],
                 "share": told["share"],
-                "lost": bool((told["quality"] or {}).get("lost")),
+                "lost": live_quality.lost(told["quality"]),
                 "retrain": told["retrain"],
                 "report": folder,
             },
@@ -134,11 +135,6 @@ def _row(outcomes: list[str]) -> int:
     return next((place for place, one in enumerate(told) if one != "drift"), len(told))
 
 
-def undecided(_state: State, _document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Where nothing starts a retrain by itself."""
-    return {"asked": False, "reason": "nothing starts a retrain by itself yet"}
-
-
 def look(environment: Environment, window: Window) -> Document:
     """What a window shows, without a word to anybody.
 
@@ -153,7 +149,6 @@ def look(environment: Environment, window: Window) -> Document:
         answered = predictions.relation(opened, window.since, window.until).filter(ANSWERED)
         release = _serving(environment, answered)
         compared = _compared(environment, opened, answered, release)
-        quality = _quality(environment, opened, window.until)
     return {
         "kind": "drift",
         "window": {"from": window.since.isoformat(), "to": window.until.isoformat(), "rows": compared.rows},
@@ -161,7 +156,7 @@ def look(environment: Environment, window: Window) -> Document:
         "version": release.version if release else None,
         **compared.to_json(),
         "drifted": False,
-        "quality": quality,
+        "quality": live_quality.newest(environment, window.until),
         "retrain": None,
         "report": None,
     }
@@ -182,46 +177,6 @@ def _compared(
     sides = _sides(environment, opened, answered, release)
     left_out = environment.project.config.serve.capture.exclude
     return compare(sides.known, sides.inputs, sides.predictions, policy, left_out=left_out)
-
-
-def _quality(environment: Environment, opened: DuckDBPyConnection, now: datetime) -> Document:
-    """How good the answers were in the newest window whose labels were final at `now`: an earlier one than was judged.
-
-    Each window that is judged brings the quality of one window of labels, so none is counted for two.
-    """
-    from tidegate.monitors import quality
-    from tidegate.serving.telemetry import Predictions
-
-    policy = environment.project.config.monitor
-    since, until = quality.newest_mature(now, policy.window, policy.labels.maturity)
-    answered = Predictions(environment.store, environment.stream).relation(opened, since, until).filter(ANSWERED)
-    served = answered.filter("coalesce(\"release\", '') <> ''").project('"release"').distinct().fetchall()
-    found = quality.window_quality(
-        opened,
-        environment.store,
-        environment.stream,
-        since,
-        until,
-        metric=quality.metric_for(environment.project.config.task, policy.quality.metric),
-        tolerance=policy.quality.tolerance,
-        maturity=policy.labels.maturity,
-        references={release: _holdout_metrics(environment, release) for (release,) in served},
-        now=now,
-    )
-    return {**found.to_json(), "window": {"from": since.isoformat(), "to": until.isoformat()}}
-
-
-def _holdout_metrics(environment: Environment, release_id: str) -> Mapping[str, float]:
-    """What the release showed on its holdout; nothing of one that is not known here, which is then said."""
-    from tidegate.core.errors import UsageError
-    from tidegate.monitors import reference
-    from tidegate.registry import releases
-
-    try:
-        release = releases.load(environment.store, release_id)
-    except UsageError:
-        return {}
-    return reference.load(environment.store, release.reference).metrics if release.reference else {}
 
 
 def _sides(environment: Environment, opened: DuckDBPyConnection, answered: DuckDBPyRelation, release: Release) -> Sides:

@@ -1,4 +1,4 @@
-"""What every store promises: a folder, anything behind fsspec, and the fake that other tests use."""
+"""What every store promises: a folder, anything behind fsspec, a bucket of S3, and the fake that other tests use."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from tidegate.core.store import Store, open_store
 from tidegate.core.store.local import LocalStore
 
 
-@pytest.fixture(params=["folder", "bucket", "fake"])
+@pytest.fixture(params=["folder", "bucket", "s3", "fake"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "folder":
         return open_store(str(tmp_path / "store"))
+    if request.param == "s3":
+        return open_store(request.getfixturevalue("s3"))
     if request.param == "bucket":
         return open_store(f"memory://{uuid.uuid4().hex}/prefix")
     return MemoryStore()

@@ -15,8 +15,6 @@ ASKED: dict[str, dict[str, Any]] = {
     "train.resources": {"train": {"resources": {"gpu": 1}}},
     "image": {"image": {"system_packages": ["libgomp1"]}},
     "rollout.unit.window": {"rollout": {"unit": {"window": 60.0}}},
-    "retrain": {"retrain": {"release": "auto"}},
-    "notify": {"notify": [{"on": ["drift"], "webhook": "env:HOOK"}]},
 }
 
 

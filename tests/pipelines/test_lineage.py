@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import log_line
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidegate.core.artifacts import DatasetRef, Release
 from tidegate.core.errors import UsageError
 from tidegate.core.project import open_project
 from tidegate.pipelines.environment import Environment
 from tidegate.pipelines.lineage import find_prediction, why
+from tidegate.registry import releases
 from tidegate.serving.gateway.access_log import rotated_path
+from tidegate.serving.telemetry import write_records
 
 ID = "0b2f6d9e-6f2d-4c2e-9d62-000000000001"
 
@@ -84,6 +89,80 @@ def test_no_question_is_an_accident(tmp_path_factory: pytest.TempPathFactory, as
     log.write_bytes(line(ID) + line("7") + line(None))
     record = find_prediction(log, asked)
     assert record is None or record.prediction == asked or asked.startswith(f"{record.prediction}.")
+
+
+RECORD = {
+    "id": ID,
+    "at": datetime(2026, 11, 25, 12, tzinfo=UTC),
+    "unit": 5,
+    "caller": "order-7",
+    "arm": "canary",
+    "status": 200,
+    "label": "up",
+    "score": 0.75,
+    "input.price": 1.5,
+}
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    """A project with one release and no gateway's log."""
+    (tmp_path / "tidegate.yaml").write_text(CONFIG)
+    return Environment(open_project(tmp_path, "local"))
+
+
+def released(environment: Environment, version: int = 1) -> str:
+    data = (DatasetRef("train.csv", "aaaa", 100),)
+    named = {"model": "demand", "version": version, "run_id": "run", "bento": "demand:1", "bundle": "0" * 64}
+    found = Release(**named, git_commit="c0ffee", git_dirty=False, data=data, files={}, config={}, contract={})
+    releases.save(environment.store, found, {})
+    return found.id
+
+
+def recorded(environment: Environment, **changes: Any) -> None:
+    rows = [{**RECORD, **changes}]
+    write_records(environment.store, environment.stream, rows, classes=["up"], task="classification")
+
+
+def test_a_prediction_that_the_log_has_lost_is_found_among_the_recorded_ones(environment: Environment) -> None:
+    """With what was asked and answered; the user is only a hash there."""
+    release = released(environment)
+    recorded(environment, release=release)
+    document = why(environment, ID)
+    assert (document["prediction"], document["arm"], document["release"]) == (ID, "canary", release)
+    assert (document["at"], document["data"][0]["md5"]) == ("2026-11-25T12:00:00+00:00", "aaaa")
+    assert (document["unit_hash"], document["caller"], document["answer"], document["score"]) == (
+        5,
+        "order-7",
+        "up",
+        0.75,
+    )
+    assert document["inputs"] == {"price": 1.5}
+    assert "unit" not in document
+
+
+def test_log_and_record_tell_together(environment: Environment) -> None:
+    """The log knows the user and the rollout, the record the row."""
+    release = released(environment)
+    recorded(environment, release=release)
+    log = environment.gateway_dir / "access.jsonl"
+    log.parent.mkdir(parents=True)
+    log.write_bytes(line(ID, cluster=f"canary/{release}/127.0.0.1:8500"))
+    document = why(environment, ID)
+    assert (document["unit"], document["rollout"], document["answer"]) == ("ada", "o-1", "up")
+    assert document["inputs"] == {"price": 1.5}
+
+
+def test_a_release_tells_how_many_predictions_it_made(environment: Environment) -> None:
+    """Asked by release, by version or by the data that it learnt from."""
+    one, two = released(environment), released(environment, 2)
+    for number in range(3):
+        recorded(environment, id=f"p{number}", release=one)
+    recorded(environment, id="copy", release=two, arm="shadow")
+    assert why(environment, f"release:{one}")["predictions"] == 3
+    assert why(environment, "version:2")["predictions"] == 0
+    found = {lineage["release"]: lineage["predictions"] for lineage in why(environment, "data:aaaa")["releases"]}
+    assert found == {one: 3, two: 0}
 
 
 CONFIG = "model: demand\ndata: {path: train.csv, target: class}\n"

@@ -67,6 +67,38 @@ def test_a_column_that_only_newer_records_have_is_null_in_the_older_ones(store: 
     assert rows == [(None,), ("red",)]
 
 
+def test_a_prediction_is_found_by_its_id_whenever_it_was(store: Store) -> None:
+    """A request of several rows by itself or by a row; part of an id, or quotes in it, find nothing."""
+    write(store, record(1, NOON), record(2, NOON - timedelta(days=20)))
+    write(store, *({**record(0, NOON), "id": f"many.{k}", "score": k / 10} for k in range(12)))
+    telemetry = Predictions(store, STREAM)
+    for asked, found in (("p1", "p1"), ("p2", "p2"), ("many", "many.0"), ("many.11", "many.11")):
+        record_of = telemetry.find(asked)
+        assert record_of is not None
+        assert (record_of["id"], record_of["input.price"]) == (found, 1.5)
+    assert [telemetry.find(asked) for asked in ("p", "many.12", "p1.0", "'; --", "")] == [None] * 5
+    assert Predictions(store, "other.local").find("p1") is None
+
+
+def test_the_predictions_of_a_release_are_counted(store: Store) -> None:
+    """Those that users got: no copies of a shadow phase, no failures; whenever they were."""
+    write(store, *(record(n, NOON - timedelta(days=n), release="r-1") for n in range(40)))
+    write(store, record(50, NOON, release="r-2"), record(51, NOON, release="r-2", arm="shadow"))
+    write(store, record(52, NOON, release="r-2", status=500))
+    assert Predictions(store, STREAM).counts() == {"r-1": 40, "r-2": 1}
+    assert Predictions(store, "other.local").counts() == {}
+
+
+def test_a_long_time_is_listed_as_a_short_one_is(store: Store) -> None:
+    """Hour by hour or at once, the same records in the same order."""
+    write(store, *(record(n, NOON - timedelta(hours=7 * n)) for n in range(20)))
+    telemetry = Predictions(store, STREAM)
+    since = NOON - timedelta(days=7)
+    pieces = [telemetry.files(since + timedelta(hours=h), since + timedelta(hours=h + 1)) for h in range(169)]
+    assert telemetry.files(since, NOON + timedelta(hours=1)) == [file for piece in pieces for file in piece]
+    assert len([file for piece in pieces for file in piece]) == 20
+
+
 def test_the_secret_of_a_store_is_made_once_and_tells_users_apart(store: Store) -> None:
     """A user is found again in the same store, and in no other."""
     salt = salt_of(store)
