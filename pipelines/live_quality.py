@@ -56,7 +56,18 @@ def references(environment: Environment, state: State) -> dict[str, Mapping[str,
     found: dict[str, Mapping[str, float]] = {}
     for release in {one for one in (state.champion, *arms, *formers(state)) if one is not None}:
         try:
-            found[release] = environment.registry.get(state.versions[release]).metrics
+            found[release] = _holdout(environment, state, release)
         except TidegateError:
             continue  # MLflow lost it: without a reference its quality is told, and never called lost
     return found
+
+
+def _holdout(environment: Environment, state: State, release_id: str) -> Mapping[str, float]:
+    """Of what is served, threshold and all, as its reference says; of an older release what its training measured."""
+    from tidegate.monitors import reference
+    from tidegate.registry import releases
+
+    release = releases.load(environment.store, release_id)
+    if release.reference is not None:
+        return reference.load(environment.store, release.reference).metrics
+    return environment.registry.get(state.versions[release_id]).metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,7 +63,10 @@ def store_reference(
         answers = _answers(model, prepared, held)
         rows = Path(scratch) / "reference.parquet"
         _write(rows, environment, model, prepared, (train, held, answers))
-        kinds: dict[str, Any] = {one.name: one.kind for one in _compared(environment, model)}
+        hashed = environment.project.config.serve.capture.hash
+        kinds: dict[str, Any] = {
+            one.name: "string" if one.name in hashed else one.kind for one in _compared(environment, model)
+        }
         importance = _importance(environment, model, prepared, measured.metric)
         columns, predictions = reference.of_release(rows, kinds, importance, ordered=ordered)
         made = reference.Reference(
@@ -70,7 +74,7 @@ def store_reference(
             predictions,
             ordered=ordered,
             rows={"train": len(train), "holdout": len(held)},
-            metrics=measured.metrics,
+            metrics={**measured.metrics, **_measured(model, answers, prepared.table.target.to_numpy()[held])},
             metric=measured.metric,
             task=model.manifest.task,
             classes=tuple(_texts(model.manifest.classes or [])),
@@ -142,7 +146,7 @@ def _inputs(environment: Environment, model: Model, prepared: Prepared, rows: Ro
     from tidegate.serving.telemetry import INPUT
 
     raw = _raw(model, prepared, rows)
-    return {INPUT + one.name: _arrow(one, raw[one.name]) for one in _compared(environment, model)}
+    return {INPUT + one.name: _recorded(environment, one, raw[one.name]) for one in _compared(environment, model)}
 
 
 def _arrow(column: Column, values: Any) -> pa.Array:
@@ -160,18 +164,31 @@ def _arrow(column: Column, values: Any) -> pa.Array:
 
 
 def _compared(environment: Environment, model: Model) -> list[Column]:
-    """The request columns that are recorded as they are: what nobody may read is not kept here either."""
-    capture = environment.project.config.serve.capture
-    hidden = {*capture.exclude, *capture.hash}
-    return [one for one in model.manifest.columns if one.name not in hidden]
+    """The request columns that are recorded: what nobody may keep is not kept here either."""
+    excluded = environment.project.config.serve.capture.exclude
+    return [one for one in model.manifest.columns if one.name not in excluded]
+
+
+def _recorded(environment: Environment, column: Column, values: Any) -> pa.Array:
+    """A column as it will be recorded, hashed where that is asked for: then its categories are compared unread."""
+    import pyarrow as pa
+
+    from tidegate.serving.service.records import text_hash
+    from tidegate.serving.telemetry import salt_of
+
+    cells = _arrow(column, values)
+    if column.name not in environment.project.config.serve.capture.hash:
+        return cells
+    salt = salt_of(environment.store)
+    return pa.array([None if cell is None else text_hash(salt, cell) for cell in cells.to_pylist()], pa.string())
 
 
 def _predicted(model: Model, answers: list[Answer]) -> dict[str, pa.Array]:
     """Label, value and score of each answer, as recorded predictions have them."""
     import pyarrow as pa
 
-    given = [one for answer in answers for one in answer.predictions]
-    shares = [one for answer in answers for one in answer.probabilities or ()]
+    whole = _together(answers)
+    given, shares = whole.predictions, whole.probabilities or []
     two = 2
     classified = model.manifest.task == "classification"
     numbers = not classified and all(isinstance(one, int | float) for one in given)
@@ -189,6 +206,25 @@ def _texts(labels: list[Any]) -> list[str]:
 
     known = {one: label_text(one) for one in set(labels)}
     return [known[one] for one in labels]
+
+
+def _measured(model: Model, answers: list[Answer], truth: Any) -> dict[str, float]:
+    """The metrics of what is served: a decision threshold makes other labels than training knew."""
+    from tidegate.core import metrics
+
+    if model.manifest.task == "custom":
+        return {}
+    scored = _scored(model, _together(answers), truth)
+    values = {name: metrics.compute(name, scored) for name in metrics.names(model.manifest.task, scored)}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def _together(answers: list[Answer]) -> Answer:
+    from tidegate.serving.service.model import Answer
+
+    predictions = [one for answer in answers for one in answer.predictions]
+    shares = [one for answer in answers for one in answer.probabilities or ()]
+    return Answer(predictions, shares or None)
 
 
 def _importance(environment: Environment, model: Model, prepared: Prepared, metric: str) -> dict[str, float]:

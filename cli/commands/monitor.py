@@ -259,6 +259,8 @@ def _print(console: Console, document: dict[str, Any]) -> None:
         console.print(_columns(columns[:_SHOWN]))
     if len(columns) > _SHOWN:
         console.print(f"... and {len(columns) - _SHOWN:,} more; --json prints all of them")
+    if document["quality"]:
+        console.print(_quality(document["quality"]), markup=False, soft_wrap=True)
     if not document["window"].get("file"):
         asked = "asks for a retrain" if document["retrain"]["asked"] else "no retrain"
         console.print(f"{asked}: {document['retrain']['reason']}", markup=False, soft_wrap=True)
@@ -269,9 +271,21 @@ def _print(console: Console, document: dict[str, Any]) -> None:
         console.print(f"What to do next: {following}", markup=False, soft_wrap=True)
 
 
+def _quality(quality: dict[str, Any]) -> str:
+    """The version that most users get, by the newest labels that are final."""
+    if quality.get("value") is None:
+        return f"quality: cannot tell, {quality['cannot_tell']}"
+    holdout = "" if quality["reference"] is None else f", {quality['reference']:.4g} on the holdout"
+    verdict = {True: "lost", False: "kept", None: f"cannot tell, {quality['cannot_tell']}"}[
+        quality["versions"][0]["lost"]
+    ]
+    told = f"{quality['metric']} {quality['value']:.4g} ({quality['low']:.4g} to {quality['high']:.4g}){holdout}"
+    return f"quality of {_moment(quality['from'])} to {_moment(quality['to'])}: {verdict}; {told}"
+
+
 def _headline(document: dict[str, Any]) -> str:
     window = document["window"]
-    where = window.get("file") or f"{window['from'][:16]} to {window['to'][:16]} UTC"
+    where = window.get("file") or f"{_moment(window['from'])} to {_moment(window['to'])} UTC"
     words = {"drift": "drift", "no_drift": "no drift", "cannot_tell": "cannot tell"}
     text = f"{where}, {window['rows']:,} rows: {words[document['outcome']]}"
     if document["outcome"] == "drift" and "in_a_row" in document:
@@ -308,6 +322,11 @@ def _note(one: dict[str, Any]) -> str:
     return " ".join(filter(None, [one["note"], f"new: {new}" if new else ""]))
 
 
+def _moment(text: str) -> str:
+    """To the minute, and to the second where a window begins within one."""
+    return text[:16] if text[16:19] == ":00" else text[:19]
+
+
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
 
@@ -318,15 +337,15 @@ def _print_status(console: Console, document: dict[str, Any]) -> None:
         return
     if document["drifting_since"]:
         row = f"{document['in_a_row']} windows in a row, and {document['needed']} count"
-        console.print(f"drift since {document['drifting_since'][:16]} UTC: {row}", style="bold", markup=False)
+        console.print(f"drift since {_moment(document['drifting_since'])} UTC: {row}", style="bold", markup=False)
     made = table("from", "to", "outcome", "weight that drifted", "retrain")
     for one in document["windows"][:_SHOWN]:
         share = "-" if one["share"] is None else f"{one['share']:.0%}"
         lost = ", quality lost" if one["lost"] else ""
         asked = "asked: " if one["retrain"]["asked"] else ""
         made.add_row(
-            one["from"][:16],
-            one["to"][:16],
+            _moment(one["from"]),
+            _moment(one["to"]),
             one["outcome"].replace("_", " ") + lost,
             share,
             asked + one["retrain"]["reason"],

@@ -175,9 +175,8 @@ def _compared(
         old = f"release {release.id} was made before references were kept; the next `tidegate ship` makes one with it"
         return Compared(rows, "cannot_tell", None, (), (), (old,))
     sides = _sides(environment, opened, answered, release)
-    capture = environment.project.config.serve.capture
-    hidden = {*capture.exclude, *capture.hash}
-    return compare(sides.known, sides.inputs, sides.predictions, policy, left_out=hidden)
+    left_out = environment.project.config.serve.capture.exclude
+    return compare(sides.known, sides.inputs, sides.predictions, policy, left_out=left_out)
 
 
 def _sides(environment: Environment, opened: DuckDBPyConnection, answered: DuckDBPyRelation, release: Release) -> Sides:
