@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tidegate.pipelines.environment import Environment
 
 VARIABLE: Final = "TIDEGATE_LABELS"
+_TOLD: Final = 3
 
 
 def refresh(environment: Environment, progress: Progress) -> Taken:
@@ -49,7 +50,10 @@ def refresh(environment: Environment, progress: Progress) -> Taken:
         given = written if written.is_file() and written.stat().st_size else printed
         if not given.read_bytes().strip():
             return Taken("labels", source, Ingested(0, 0, ()), Matched(0, 0))
-        return take(environment, given, "labels", source)
+        taken = take(environment, given, "labels", source)
+    for one in taken.ingested.rejected[:_TOLD]:
+        progress.note(f"{source}, line {one.line}: {one.why}")
+    return taken
 
 
 def _run(environment: Environment, command: str, written: Path, printed: Path, limit: float) -> None:

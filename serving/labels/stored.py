@@ -10,6 +10,7 @@ later compaction: who listed the files before may still read them.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -19,7 +20,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from tidegate.core.errors import Conflict
 from tidegate.core.store import Store
+from tidegate.core.store.lease import leased
 from tidegate.serving.labels.rows import (
     Kind,
     Label,
@@ -227,7 +230,9 @@ def reading(
 
 
 def compact(store: Store, kind: Kind, stream: str, now: datetime, few: int = _FEW) -> int:
-    """Make one file of many small ones, day by day; safe beside readers, writers and other compactions, and to kill.
+    """Make one file of many small ones, day by day; safe beside readers and writers, and to kill.
+
+    Nothing is done while a user is erased, whose rows it would bring back, or while another compaction runs.
 
     Args:
         store: where they are.
@@ -239,11 +244,14 @@ def compact(store: Store, kind: Kind, stream: str, now: datetime, few: int = _FE
     Returns:
         how many files are no longer read.
     """
-    days: dict[str, list[str]] = {}
-    for name in store.list(folder(kind, stream)):
-        days.setdefault(name.rsplit("/", 1)[0], []).append(name)
     today = day_folder(kind, stream, now)
-    return sum(_compact_day(store, kind, names, now=now, few=few if day == today else 2) for day, names in days.items())
+    with contextlib.suppress(Conflict), leased(store, f"telemetry-{stream}", 0.0, Conflict):
+        days: dict[str, list[str]] = {}
+        for name in store.list(folder(kind, stream)):
+            days.setdefault(name.rsplit("/", 1)[0], []).append(name)
+        limits = {day: few if day == today else 2 for day in days}
+        return sum(_compact_day(store, kind, names, now=now, few=limits[day]) for day, names in days.items())
+    return 0
 
 
 def expire(store: Store, kind: Kind, stream: str, before: datetime) -> int:
@@ -324,9 +332,18 @@ def _relation(store: Store, kind: Kind, names: Sequence[str], connection: DuckDB
     if not names:
         columns = ", ".join(f'null::{type_} as "{name}"' for name, type_ in COLUMNS[kind].items())
         return connection.sql(f"select {columns} where false")
-    if store.filesystem is not None:
-        connection.register_filesystem(store.filesystem)
+    attach(connection, store)
     return connection.read_parquet([store.location(name) for name in names], hive_partitioning=False)
+
+
+def attach(connection: DuckDBPyConnection, store: Store) -> None:
+    """Let a connection read the files of a store in a bucket."""
+    files = store.filesystem
+    if files is None:
+        return
+    protocol = files.protocol if isinstance(files.protocol, str) else files.protocol[0]
+    if not connection.filesystem_is_registered(protocol):
+        connection.register_filesystem(files)
 
 
 def _compact_day(store: Store, kind: Kind, names: list[str], *, now: datetime, few: int) -> int:
@@ -394,11 +411,7 @@ def metadata(store: Store, path: str) -> dict[bytes, bytes]:
     import pyarrow.parquet as pq
 
     try:
-        if store.filesystem is None:
-            found = pq.read_metadata(store.location(path))
-        else:
-            with store.filesystem.open(store.location(path)) as stream:
-                found = pq.read_metadata(stream)
+        found = pq.read_metadata(store.location(path), filesystem=store.filesystem)
     except FileNotFoundError:
         return {}
     return {**(found.metadata or {}), b"rows": str(found.num_rows).encode()}

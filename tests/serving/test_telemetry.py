@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import duckdb
 import pytest
 
 from tidegate.core.store import Store, open_store
+from tidegate.serving.service.records import KINDS, PLACES
 from tidegate.serving.telemetry import Predictions, label_text, salt_of, unit_hash, write_records
 
 STREAM = "demand.local"
@@ -97,6 +99,16 @@ def test_a_long_time_is_listed_as_a_short_one_is(store: Store) -> None:
     pieces = [telemetry.files(since + timedelta(hours=h), since + timedelta(hours=h + 1)) for h in range(169)]
     assert telemetry.files(since, NOON + timedelta(hours=1)) == [file for piece in pieces for file in piece]
     assert len([file for piece in pieces for file in piece]) == 20
+
+
+def test_the_page_names_every_column_with_its_type() -> None:
+    """As they are written."""
+    page = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text(encoding="utf-8")
+    table: dict[str, str] = {}
+    for names, kinds in re.findall(r"^\| (`[^|]+) \| ([A-Z].*?) \|", page, re.MULTILINE):
+        table |= dict(zip(re.findall(r"`([^`]+)`", names), kinds.split(", "), strict=True))
+    assert table == dict(PLACES)
+    assert ", ".join(KINDS.values()) in page
 
 
 def test_the_secret_of_a_store_is_made_once_and_tells_users_apart(store: Store) -> None:

@@ -15,8 +15,13 @@ from typing import Any
 import duckdb
 import pytest
 
+from tidegate.core.errors import Conflict
 from tidegate.core.store import Store, open_store
-from tidegate.serving.labels import ingest_labels, ingest_outcomes, stored
+from tidegate.core.store.lease import leased
+from tidegate.serving.labels import ingest_labels, ingest_outcomes, joined, stored
+from tidegate.serving.labels.status import status
+from tidegate.serving.telemetry import write_records
+from tidegate.serving.upkeep import erase
 
 STREAM = "demand.local"
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -115,7 +120,7 @@ class Dying:
         return getattr(self._inner, name)
 
 
-@pytest.mark.parametrize("changes", range(8))
+@pytest.mark.parametrize("changes", range(12))
 def test_killed_at_any_change_compaction_loses_and_doubles_nothing(store: Store, changes: int) -> None:
     """Nor does the next one, nor the one after it."""
     for number in range(3):
@@ -130,6 +135,8 @@ def test_killed_at_any_change_compaction_loses_and_doubles_nothing(store: Store,
     except Killed:
         pass
     assert kept(store) == before
+    for path in store.list("leases"):  # a process that is gone holds none
+        store.delete(path)
     for hours in (3, 4):
         stored.compact(store, "labels", STREAM, NOON + DAY + timedelta(hours=hours))
         assert kept(store) == before
@@ -183,6 +190,35 @@ def test_a_store_in_a_bucket_keeps_and_gives_labels_the_same_way() -> None:
         ingest_labels(store, STREAM, [label(number)], NOON + timedelta(seconds=number))
     assert stored.compact(store, "labels", STREAM, NOON + DAY) == 2
     assert kept(store) == [("p0", "up"), ("p1", "up")]
+    record = {"id": "p1", "at": NOON, "arm": "stable", "status": 200, "label": "up"}
+    write_records(store, STREAM, [record], classes=["down", "up"], task="classification")
+    with duckdb.connect() as connection:
+        rows = joined(connection, store, STREAM, NOON, NOON + DAY)
+        assert rows.project("id, truth").fetchall() == [("p1", "up")]
+        assert status(connection, store, STREAM, NOON + DAY).unknown == 1
+
+
+def test_while_a_user_is_erased_nothing_is_compacted(store: Store) -> None:
+    """A compaction that read the rows before would bring them back after."""
+    for number in range(2):
+        ingest_labels(store, STREAM, [label(number)], NOON + timedelta(seconds=number))
+    with leased(store, f"telemetry-{STREAM}", 0.0, Conflict):
+        assert stored.compact(store, "labels", STREAM, NOON + DAY) == 0
+    assert stored.compact(store, "labels", STREAM, NOON + DAY) == 2
+
+
+def test_an_erased_user_stays_erased_in_compacted_labels_too(store: Store) -> None:
+    """In the compacted file, and in those it stands for, which are still there."""
+    records = [{"id": f"p{n}", "unit": n, "at": NOON, "arm": "stable", "status": 200} for n in range(3)]
+    write_records(store, STREAM, records, classes=None, task="custom")
+    for number in range(3):
+        ingest_labels(store, STREAM, [label(number)], NOON + timedelta(seconds=number))
+    stored.compact(store, "labels", STREAM, NOON + DAY)
+    erase(store, STREAM, 1)
+    assert {key for key, _ in kept(store)} == {"p0", "p2"}
+    for days in (2, 3):
+        stored.compact(store, "labels", STREAM, NOON + days * DAY)
+        assert {key for key, _ in kept(store)} == {"p0", "p2"}
 
 
 INGEST = """
