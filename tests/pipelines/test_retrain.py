@@ -69,15 +69,16 @@ def record(root: Path, rows: int, *, flipped: bool, seed: int = 1, minutes_ago: 
     city = random.choice(["oslo", "rome", "lima"], rows)
     chance = 1 / (1 + np.exp(-(1.5 * price + 0.6 * (city == "rome")) * (-1 if flipped else 1)))
     truth = (random.random(rows) < chance) * 1
+    where = environment(root)
+    served = str(where.state().champion)
     records, labels = [], []
     for k in range(rows):
         name = f"p{seed}-{k}"
         at = begin + timedelta(minutes=0.9 * minutes_ago * k / rows)
         inputs = {"input.price": float(price[k]), "input.volume": int(volume[k]), "input.city": str(city[k])}
-        fixed = {"arm": "stable", "release": "r-1", "version": 1, "status": 200, "seconds": 0.01, "label": "1"}
+        fixed = {"arm": "stable", "release": served, "version": 1, "status": 200, "seconds": 0.01, "label": "1"}
         records.append({"id": name, "at": at, **fixed, **inputs})
         labels.append({"prediction_id": name, "label": str(truth[k])})
-    where = environment(root)
     write_records(where.store, where.stream, records, classes=[0, 1], task="classification", writer=f"w{seed}")
     ingested = ingest_labels(where.store, where.stream, labels, datetime.now(UTC))
     assert ingested.accepted == rows
@@ -325,6 +326,22 @@ def test_a_window_that_asked_is_answered_by_itself_once(root: Path, cli: Any) ->
         since.isoformat(),
         "registered",
     )
+
+
+def test_lost_quality_is_seen_asked_about_and_answered(root: Path, cli: Any) -> None:
+    """The whole loop by the two acts that `up` starts: windows of a flipped world, then the retrain they ask for."""
+    change(root, "monitor: {", "monitor: {window: 10m, drift: {windows: 2}, ")
+    record(root, 2_400, flipped=True, minutes_ago=45)
+    assert cli("step", "monitor", cwd=root).exit_code == 0
+    seen = environment(root).state().watched
+    assert seen is not None
+    assert (seen.lost, seen.asked) == (True, True), seen
+    assert "accuracy is 0." in seen.reason
+    assert cli("step", "retrain", cwd=root).exit_code == 0
+    (one,) = environment(root).state().retrains
+    assert (one.window, one.outcome, one.reason) == (seen.since, "registered", seen.reason)
+    assert cli("step", "monitor", cwd=root).exit_code == 0
+    assert len(environment(root).state().retrains) == 1
 
 
 def test_two_retrains_at_once_are_one(root: Path) -> None:
