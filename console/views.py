@@ -107,7 +107,7 @@ def _link(event: Event) -> str:
     data = event.data
     if data.get("rollout"):
         return f"/rollouts/{data['rollout']}"
-    if event.kind == "watched":
+    if event.kind == "watched" and data.get("window"):
         from tidegate.console.reports import folder_name
 
         return f"/drift/{folder_name(data['window'])}"

@@ -81,6 +81,6 @@ def test_no_password_is_printed(
     if uri is not None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     out = io.StringIO()
-    _print_ready(Console(file=out, width=200), {"gateway": "http://127.0.0.1:1"}, environment)
+    _print_ready(Console(file=out, width=200), {"gateway": "http://127.0.0.1:1", "console": None}, environment)
     assert said in out.getvalue()
     assert "s3cret" not in out.getvalue()
