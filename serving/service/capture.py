@@ -38,8 +38,8 @@ MOST_WAITING = 50_000
 # Rows that become columns at once. Fewer would wake the thread more often, which costs more than the work does; each
 # step of it holds the interpreter for a fraction of a millisecond.
 CHUNK = 2000
-# A file is written before its interval is over when it has so many rows, which bounds the memory for them.
-MOST_ROWS = 100_000
+# A file is written before its interval is over when its columns have so many bytes, which bounds the memory for them.
+MOST_COLUMNS = 32_000_000
 # Written files that wait for a store that cannot be reached; the oldest are given up first.
 MOST_BYTES = 64_000_000
 # Share of the flush interval after which writing begins, so that it is over within the interval.
@@ -185,7 +185,7 @@ class Capture:
             # What cannot be recorded is counted; this thread must not end before the process.
             try:
                 self._convert()
-                if late or sum(batch.num_rows for batch in self._batches) >= MOST_ROWS:
+                if late or sum(batch.nbytes for batch in self._batches) >= MOST_COLUMNS:
                     self._write()
             except Exception as error:  # noqa: BLE001 # said once, and tried again
                 self._complain(error)
@@ -272,9 +272,10 @@ _HOUR = 3_600_000_000
 
 
 def _left_out(settings: Settings, names: Sequence[str]) -> tuple[str, ...]:
-    """The columns to leave out: all, where a name cannot be a column's, since it may be a mistyped one that must not be
-    written. Serving goes on: the release may simply be older than the column.
-    """  # noqa: D205 - one sentence says it
+    """The columns to leave out: all of them where a name is no column's, since a mistyped one must not be written.
+
+    Serving goes on, as the release may simply be older than the column.
+    """
     try:
         check_columns(settings.exclude, settings.hash, names)
     except TidegateError as error:
