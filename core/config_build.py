@@ -302,6 +302,14 @@ class Serve(Section):
     rate_limit: RateLimit | None = Field(default=None, description="How much the gateway accepts; null: everything.")
     capture: Capture = Field(default=Capture(), description="What is kept of each prediction.")
 
+    @model_validator(mode="after")
+    def _id_may_be_seen(self) -> Self:
+        if self.id is not None and self.id in {*self.capture.exclude, *self.capture.hash}:
+            raise wrong(
+                f"{show(self.id)} is recorded to find labels by it, but capture keeps it out of the records", "id"
+            )
+        return self
+
 
 class Image(Section):
     """How the image of a model is built."""

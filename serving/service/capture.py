@@ -38,12 +38,13 @@ MOST_WAITING = 50_000
 # Rows that become columns at once. Fewer would wake the thread more often, which costs more than the work does; each
 # step of it holds the interpreter for a fraction of a millisecond.
 CHUNK = 2000
-# A file is written before its interval is over when it has so many rows, which bounds the memory for them.
-MOST_ROWS = 100_000
+# A file is written before its interval is over when its columns have so many bytes, which bounds the memory for them.
+MOST_COLUMNS = 32_000_000
 # Written files that wait for a store that cannot be reached; the oldest are given up first.
 MOST_BYTES = 64_000_000
 # Share of the flush interval after which writing begins, so that it is over within the interval.
 _EARLY = 0.8
+_HURRY = 0.2
 # Where a request has its rows.
 _ROWS: Final = 7
 
@@ -134,6 +135,7 @@ class Capture:
         self._settings, self._manifest, self._release = settings, manifest, release or manifest.release
         self._exclude = _left_out(settings, names)
         self._period = settings.flush * _EARLY
+        self._due = time.monotonic() + self._period
         self._writer, self._number = secrets.token_hex(6), 0
         self._queue: deque[Request] = deque()
         self._batches: list[pa.RecordBatch] = []
@@ -157,6 +159,12 @@ class Capture:
         if counts.taken - counts.begun >= CHUNK and self._recorder is not None and not self._wake.is_set():
             self._wake.set()
 
+    def hurry(self) -> None:
+        """Write what was taken now, and from now on as soon as it comes: the process is about to end."""
+        self._period = min(self._period, _HURRY)
+        self._due = 0.0
+        self._wake.set()
+
     def close(self, patience: float) -> None:
         """Write what was taken and end; what `patience` seconds are too short for is lost, and said."""
         self._closing = True
@@ -167,23 +175,22 @@ class Capture:
             logger.error("%d recorded rows were lost: the store could not take them in time", left)
 
     def _run(self) -> None:
-        due = time.monotonic() + self._period
         while True:
-            self._wake.wait(max(0.0, due - time.monotonic()))
+            self._wake.wait(max(0.0, self._due - time.monotonic()))
             self._wake.clear()
             last = self._closing
-            late = last or time.monotonic() >= due
+            late = last or time.monotonic() >= self._due
+            if late:
+                self._due = time.monotonic() + self._period
             # What cannot be recorded is counted; this thread must not end before the process.
             try:
                 self._convert()
-                if late or sum(batch.num_rows for batch in self._batches) >= MOST_ROWS:
+                if late or sum(batch.nbytes for batch in self._batches) >= MOST_COLUMNS:
                     self._write()
             except Exception as error:  # noqa: BLE001 # said once, and tried again
                 self._complain(error)
             if last:
                 return
-            if late:
-                due = time.monotonic() + self._period
 
     def _convert(self) -> None:
         """Make columns of what waits; without the store's secret no user can be hashed, so it waits on."""
@@ -265,9 +272,10 @@ _HOUR = 3_600_000_000
 
 
 def _left_out(settings: Settings, names: Sequence[str]) -> tuple[str, ...]:
-    """The columns to leave out: all, where a name cannot be a column's, since it may be a mistyped one that must not be
-    written. Serving goes on: the release may simply be older than the column.
-    """  # noqa: D205 - one sentence says it
+    """The columns to leave out: all of them where a name is no column's, since a mistyped one must not be written.
+
+    Serving goes on, as the release may simply be older than the column.
+    """
     try:
         check_columns(settings.exclude, settings.hash, names)
     except TidegateError as error:

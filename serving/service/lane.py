@@ -126,6 +126,9 @@ class Lane:
     def drain(self) -> None:
         """Answer what is in flight, tell the load balancer to send no more."""
         self._draining = True
+        if self._capture is not None:
+            # Whoever does not drain in time is killed.
+            self._capture.hurry()
 
     def close(self, patience: float) -> None:
         """Write down what was answered; waits at most `patience` seconds."""

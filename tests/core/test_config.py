@@ -154,6 +154,8 @@ def test_rules_are_checked_beside_an_unknown_key(tmp_path: Path) -> None:
         ("serve: {threshold: {precision: 0.9, recall: 0.9}}", "exactly one of precision, recall"),
         ("serve: {workers: two}", 'should be a whole number, not "two"'),
         ("serve: {allow_pickle: yes}", "should be true or false"),
+        ("serve: {capture: {exclude: [a], hash: [a]}}", "cannot be both excluded and hashed"),
+        ("serve: {id: email, capture: {hash: [email]}}", "capture keeps it out of the records"),
         ("serve: []", "should be a mapping"),
         ("train: {params: {a: !!python/name:os.system ''}}", "is not allowed"),
         ("train: {params: {a: .nan}}", "a number has to be finite"),

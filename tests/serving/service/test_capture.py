@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from tidegate.core.errors import TidegateError, UsageError
 from tidegate.core.store import Store, open_store
@@ -196,6 +198,15 @@ def test_a_name_that_no_column_has_is_refused_when_a_model_is_packaged() -> None
         check_columns([], ["x"], ["name", "price"])
 
 
+def test_packaging_refuses_a_column_that_is_not_there(maker: Any) -> None:
+    """Before anything is built, so before anybody is served by it."""
+    frame = pd.DataFrame({"price": [0.0, 1.0] * 20})
+    columns = maker.columns(frame, {"price": "number"})
+    folder = maker.folder(LogisticRegression().fit(frame, [0, 1] * 20), columns, task="classification")
+    with pytest.raises(UsageError, match="prise"):
+        maker.package(folder, frame, capture={"hash": ["prise"]})
+
+
 def test_a_process_that_cannot_tell_which_column_is_meant_records_none(
     begin: Callable[..., Capture],
     tell: Callable[..., list[Any]],
@@ -346,6 +357,20 @@ def test_records_lie_in_the_hour_that_they_came_in(begin: Callable[..., Capture]
     hours = [datetime.fromtimestamp(at, UTC).strftime("date=%Y-%m-%d/hour=%H") for at in (now - 3600, now)]
     assert [file.rsplit("/", 1)[0].partition("/model=demand.local/")[2] for file in files] == hours
     assert len(records(store, hours=3)) == 3
+
+
+def test_a_process_that_drains_writes_at_once(begin: Callable[..., Capture], store: Store, served: Any) -> None:
+    """Also what is answered while it does, since it may be killed before it has ended."""
+    capture = begin(flush=600.0)
+    lane = Lane()
+    lane.serve(served.model, Batcher(served.model.predict, 1.0), capture)
+    row = tuple(served.rows[0].values())
+    capture.add(request("a", [row], None, status=500))
+    lane.drain()
+    until(lambda: capture.counts.written == 1)
+    capture.add(request("b", [row], None, status=500))
+    until(lambda: capture.counts.written == 2)
+    assert [one["id"] for one in records(store)] == ["a", "b"]
 
 
 def test_settings_that_are_no_settings_are_refused() -> None:
