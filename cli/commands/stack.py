@@ -208,6 +208,9 @@ def _print_ready(console: Console, document: dict[str, Any], environment: Enviro
     # Only a file can be opened by whoever reads this; anything else has a server of its own.
     pages = f"mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite:") else without_password(uri)
     console.print(f"MLflow's pages: {pages}", markup=False, soft_wrap=True)
+    if environment.store.filesystem is None:
+        kept = environment.store.location(f"reports/{environment.stream}/evidently")
+        console.print(f"Evidently's pages: evidently ui --workspace {kept}", markup=False, soft_wrap=True)
 
 
 def to_open(console: Console, address: str, environment: Environment) -> str:
