@@ -67,7 +67,7 @@ def store_reference(
         kinds: dict[str, Any] = {
             one.name: "string" if one.name in hashed else one.kind for one in _compared(environment, model)
         }
-        importance = _importance(environment, model, prepared, measured.metric)
+        importance = _importance(environment, model, prepared, measured.metric, progress)
         columns, predictions = reference.of_release(rows, kinds, importance, ordered=ordered)
         made = reference.Reference(
             columns,
@@ -105,7 +105,7 @@ def _kept(rows: Rows, most: int) -> Rows:
 def _raw(model: Model, prepared: Prepared, rows: Rows) -> Columns:
     from tidegate.serving.service.tensors import frame_columns
 
-    return frame_columns(model.manifest.columns, prepared.table.features.iloc[rows])
+    return frame_columns(model.manifest.columns, prepared.table.frame.iloc[rows])
 
 
 def _predict(model: Model, raw: Columns) -> Answer:
@@ -191,7 +191,7 @@ def _predicted(model: Model, answers: list[Answer]) -> dict[str, pa.Array]:
     given, shares = whole.predictions, whole.probabilities or []
     two = 2
     classified = model.manifest.task == "classification"
-    numbers = not classified and all(isinstance(one, int | float) for one in given)
+    numbers = not classified and all(isinstance(one, int | float) and not isinstance(one, bool) for one in given)
     nothing: list[Any] = [None] * len(given)
     scores = [one[1] if len(one) == two else max(one) for one in shares] or nothing
     return {
@@ -227,7 +227,11 @@ def _together(answers: list[Answer]) -> Answer:
     return Answer(predictions, shares or None)
 
 
-def _importance(environment: Environment, model: Model, prepared: Prepared, metric: str) -> dict[str, float]:
+def _importance(
+    environment: Environment, model: Model, prepared: Prepared, metric: str, progress: Progress
+) -> dict[str, float]:
+    """What the gate's metric loses for each column; nothing where what is served does not give what it needs."""
+    from tidegate.core.errors import TidegateError
     from tidegate.monitors.importance import permutation_importance
     from tidegate.pipelines import own_metrics
 
@@ -241,7 +245,11 @@ def _importance(environment: Environment, model: Model, prepared: Prepared, metr
         value = measure.of(scored, frame.iloc[held[chosen]])
         return value if measure.direction == "higher" else -value
 
-    return permutation_importance(_raw(model, prepared, held), quality)
+    try:
+        return permutation_importance(_raw(model, prepared, held), quality)
+    except TidegateError as error:
+        progress.note(f"{error.message} So all columns count alike when drift is judged.")
+        return {}
 
 
 def _scored(model: Model, answer: Answer, truth: Any) -> Scored:

@@ -29,7 +29,7 @@ def test_chance_passes_the_noise_of_counts_hardly_ever(method: noise.Method, cat
     shares = np.full(categories, 1 / categories)
     distance = {"jensenshannon": distances.jensen_shannon, "psi": distances.psi}[method]
     passed = 0
-    for _ in range(60):
+    for _ in range(40):
         reference, window = random.multinomial(5_000, shares), random.multinomial(rows, shares)
         passed += distance(reference, window) > noise.shares_noise(method, reference, window)
     assert passed <= 1

@@ -14,7 +14,7 @@ MOVING = [name for name in KINDS if name not in NEVER_MOVES]
 @pytest.mark.slow
 def test_few_rows_of_the_same_distribution_raise_no_alarm() -> None:
     """One in a hundred at most, heavy tails and a thousand categories among them."""
-    found = alarms(500, 100, 0.0)
+    found = alarms(500, 60, 0.0)
     assert {name: count for name, count in found.columns.items() if count > 1} == {}
 
 
