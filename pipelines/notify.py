@@ -175,7 +175,7 @@ _ENDED: Final[Mapping[str, tuple[str, str]]] = {
     "former": ("{release}, a former champion, is the better answer", "tidegate rollout start {id}"),
     "kept": ("a retrain found nothing better than the champion", _EVENTS),
     "refused": ("a retrain was refused by contract or gate", "tidegate model compare"),
-    "nothing_new": ("a retrain found no new data", "tidegate data status"),
+    "nothing_new": ("a retrain had nothing to train on", _EVENTS),
     "failed": ("a retrain failed", "tidegate retrain"),
 }
 

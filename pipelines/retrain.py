@@ -232,7 +232,7 @@ class _Work:
         if done is not None:
             return done
         require_safe(self.environment.project)
-        return self._former() or self._fresh()
+        return self._former() or self._held_back() or self._fresh()
 
     def _acted_already(self) -> Ended | None:
         """A kill after the rollout began left everything done but the outcome."""
@@ -252,6 +252,12 @@ class _Work:
         if choice is None or choice.winner is None:
             return None
         return self._offer("former", choice, choice.release, self._data_of(choice.release))
+
+    def _held_back(self) -> Ended | None:
+        """Going back passes cooldown and budget; a training in its place does not."""
+        policy = self.environment.project.config.retrain
+        stopped = brake(self._before(), policy, datetime.now(UTC)) if self.begun.window else ""
+        return Ended("nothing_new", (f"no former champion is better any more, and {stopped}",)) if stopped else None
 
     def _fresh(self) -> Ended:
         """New data, the road, and a contest on matured labels."""

@@ -328,6 +328,23 @@ def test_a_window_that_asked_is_answered_by_itself_once(root: Path, cli: Any) ->
     )
 
 
+def test_going_back_that_comes_too_late_is_no_leave_to_train(root: Path, cli: Any) -> None:
+    """A former champion was better when the window asked, and is not any more: the cooldown holds."""
+    where = environment(root)
+    for kind, data in (
+        ("retrain_started", {"retrain": "t-1", "reason": "x"}),
+        ("retrain_ended", {"retrain": "t-1", "outcome": "kept", "reasons": []}),
+    ):
+        where.ledger.append(lambda _, kind=kind, data=data: Draft(kind, data))
+    watched = {"window": datetime.now(UTC).isoformat(), "until": datetime.now(UTC).isoformat(), "outcome": "no_drift"}
+    asked = {"lost": None, "retrain": {"asked": True, "reason": "version 1, a former champion, is better"}}
+    where.ledger.append(lambda _: Draft("watched", {**watched, **asked}))
+    assert cli("step", "retrain", cwd=root).exit_code == 0
+    one = environment(root).state().retrains[-1]
+    assert (one.outcome, one.release) == ("nothing_new", None)
+    assert "retrain.cooldown is 6h" in one.reasons[0]
+
+
 def test_lost_quality_is_seen_asked_about_and_answered(root: Path, cli: Any) -> None:
     """The whole loop by the two acts that `up` starts: windows of a flipped world, then the retrain they ask for."""
     change(root, "monitor: {", "monitor: {window: 10m, drift: {windows: 2}, ")
