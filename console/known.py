@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,7 +31,22 @@ _STACK_SECONDS: Final = 1.0
 _STACK_PATIENCE: Final = 2.0
 _LABELS_SECONDS: Final = 60.0
 _LABELS_SPAN: Final = timedelta(days=30)
+_PATIENCE: Final = 10
 _LONGEST_REASON: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A report, what it is of, and until when it may be shown although there are new blocks."""
+
+    decided: str
+    seen: str
+    report: Report
+    good_until: float
+
+    def serves(self, decided: str, seen: str) -> bool:
+        """Whether it may be shown for what there is now."""
+        return self.decided == decided and (self.seen == seen or time.monotonic() < self.good_until)
 
 
 class Known:
@@ -46,7 +61,7 @@ class Known:
         self.reports = Reports(environment.store, environment.stream)
         self._asking, self._judging = threading.Lock(), threading.Lock()
         self._stack: tuple[float, dict[str, Any] | None] = (0.0, None)
-        self._report: tuple[str, Report] | None = None
+        self._judged: _Judged | None = None
         self._joining = threading.Lock()
         self._labels: tuple[float, dict[str, Any]] = (0.0, {})
 
@@ -100,7 +115,10 @@ class Known:
             return document
 
     def report(self, rollout: str) -> Report:
-        """All that is known of a rollout, judged once more; the newest answer is kept until something is new.
+        """All that is known of a rollout, judged once more when something is new.
+
+        Judging a thousand blocks takes seconds, so while no decision was taken an answer stays good for ten times as
+        long as it took: an open page costs a tenth of a processor at most.
 
         Raises:
             TidegateError: its plan or its blocks cannot be read.
@@ -108,12 +126,15 @@ class Known:
         from tidegate.rollouts.report import report
 
         environment = self.environment
-        key = f"{rollout} {self._rollout_version(rollout)}"
+        decided, seen = f"{rollout} {self.state.length}", self._rollout_version(rollout)
         with self._judging:
-            if self._report is None or self._report[0] != key:
+            kept, began = self._judged, time.monotonic()
+            if kept is None or not kept.serves(decided, seen):
                 model, status = environment.project.config.model, environment.driver.status(rollout)
-                self._report = key, report(model, status, environment.ledger.events(), environment.store)
-            return self._report[1]
+                made = report(model, status, environment.ledger.events(), environment.store)
+                took = time.monotonic() - began
+                kept = self._judged = _Judged(decided, seen, made, began + (1 + _PATIENCE) * took)
+            return kept.report
 
     def labels(self) -> dict[str, Any]:
         """The document of `labels status` of the last 30 days, at most a minute old: it joins all predictions."""
@@ -130,7 +151,7 @@ class Known:
     def version(self) -> str:
         """Changes when a page may show something new; cheap, since open pages ask every other second."""
         rollout, stack = self.state.rollout, self.stack()
-        seen = self._rollout_version(rollout.id) if rollout else ""
+        seen = self._shown_version(rollout.id) if rollout else ""
         processes = [(one["name"], one["pid"], one["ready"]) for one in stack["processes"]] if stack else None
         return _digest(f"{self.state.length} {seen} {processes}".encode())
 
@@ -177,12 +198,17 @@ class Known:
             driver.promote(full=action == "full", reason=reason, actor=actor, seen=seen)
         return driver.status(found.id)
 
+    def _shown_version(self, rollout: str) -> str:
+        """Of the report that a page would get now."""
+        seen, kept = self._rollout_version(rollout), self._judged
+        return kept.seen if kept is not None and kept.serves(f"{rollout} {self.state.length}", seen) else seen
+
     def _rollout_version(self, rollout: str) -> str:
         try:
             checkpoint = _digest(self.environment.store.read(checkpoint_path(rollout)))
         except FileNotFoundError:
             checkpoint = ""
-        return f"{self.state.length} {checkpoint}"
+        return checkpoint
 
 
 def _digest(content: bytes) -> str:

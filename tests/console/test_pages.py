@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from happened import HOSTILE, OPERATOR, PREDICTION, RELEASE, client, fill, recorder, say, served
-from recorded import BAD
+from recorded import BAD, GOOD
 
 from tidegate.pipelines.environment import Environment
 
 if TYPE_CHECKING:
     import httpx
+    import pytest
 
 PAGES = (
     "/", "/rollouts", "/rollouts/o-1a2b", "/rollouts/o-0bad", "/drift", "/quality", "/lineage", "/lineage?q=version:3",
@@ -277,3 +278,33 @@ def test_an_open_page_is_told_when_there_is_something_new(operator: httpx.Client
     third = version()
     running.run(BAD, most=1)
     assert len({first, second, third, version()}) == 4
+
+
+def test_an_open_page_of_a_long_rollout_costs_little(busy: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report that took long is shown a while although there are new blocks, and never after a decision."""
+    import time
+
+    from tidegate.console.known import Known
+    from tidegate.rollouts import report
+
+    calls: list[float] = []
+    made = report.report
+
+    def slow(*given: Any) -> report.Report:
+        calls.append(time.monotonic())
+        time.sleep(0.3)
+        return made(*given)
+
+    monkeypatch.setattr(report, "report", slow)
+    busy.driver.abort("make room")
+    running, known = recorder(busy, "o-2c3d"), Known(busy)
+    for _ in range(4):
+        running.run(GOOD, most=1)
+        known.report("o-2c3d")
+    assert len(calls) == 1
+    early = known.version()
+    time.sleep(3.5)
+    assert known.version() != early
+    busy.driver.abort("enough")
+    assert known.report("o-2c3d").status["state"] == "aborted"
+    assert len(calls) == 2
