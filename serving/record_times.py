@@ -1,4 +1,4 @@
-"""When the records of a file were made, by its footer: a minute is read from its own files, not from all of its hour."""
+"""When the records of a file were made, by its footer: a minute is read from its own files, not from all of an hour."""
 
 from __future__ import annotations
 
