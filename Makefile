@@ -39,7 +39,7 @@ quick: setup ## the tests that take seconds
 	$(BIN)/python -m pytest -n 2 -m "not slow and not long"
 
 bench: setup ## the promised ratios; a quarter of an hour on a machine that does nothing else
-	@failed=0; for name in startup noop gateway serving capture judge ship; do $(BIN)/python bench/$$name.py || failed=1; done; exit $$failed
+	@failed=0; for name in startup noop gateway serving capture labels judge ship; do $(BIN)/python bench/$$name.py || failed=1; done; exit $$failed
 
 check: lint types imports ## ruff, mypy --strict, import-linter
 

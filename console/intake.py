@@ -1,7 +1,7 @@
 """POST /labels and /outcomes: what a web product knows later about the predictions it got.
 
 A post is answered once it is in the store. Posts that come while one is being written wait for the next write together,
-a fifth of a second apart at most, so that a thousand posts a second are five small files and not a thousand.
+and there are five writes a second at most, so that a thousand posts a second are not a thousand files.
 """
 
 from __future__ import annotations

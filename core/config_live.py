@@ -195,7 +195,9 @@ class Drift(Section):
 class Quality(Section):
     """When the model got worse on matured labels."""
 
-    metric: MetricName = Field(default="accuracy", description="Metric over matured labels.")
+    metric: MetricName = Field(
+        default="accuracy", description="Metric over matured labels; accuracy is r2 for a regression."
+    )
     tolerance: float = Field(default=0.05, ge=0, description="May be this much worse than on the holdout.")
 
 

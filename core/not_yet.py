@@ -15,7 +15,8 @@ _KEYS: Final = (
     ("train.image", "training runs with the Python of this machine"),
     ("train.resources", "training takes what this machine has"),
     ("image", "no images are built"),
-    ("monitor", "nothing watches for drift or lost quality"),
+    ("monitor.drift", "nothing watches for drift"),
+    ("monitor.quality", "nothing watches for lost quality"),
     ("retrain", "nothing starts a training by itself"),
     ("notify", "nobody is told; `tidegate events` shows what happened"),
 )

@@ -154,7 +154,7 @@ def window_quality(
             found.append(_untold(about, f"its labels are final at {mature_since(until, maturity):%Y-%m-%d %H:%M} UTC"))
             continue
         own = _of_version(rows, version, release, arm)
-        scored, groups, strays = _scored(own, metric, classes)
+        scored, groups, strays = _scored(own, metric, classes.get(version, ()))
         notes += strays
         found.append(judged(about, scored, groups, reference=reference, tolerance=tolerance, strays=strays))
     order = sorted(found, key=lambda one: (one.arm == "canary", -one.predictions))
@@ -181,12 +181,11 @@ def judged(
         strays: what is wrong with labels that could not be used.
     """
     metric = about.metric
+    if about.labelled < LEAST:
+        return _untold(about, f"{about.labelled} labels are too few; {LEAST} are needed at least")
     if scored is None or metric not in DIRECTIONS:
         return _untold(about, f"{metric} cannot be computed from what is recorded")
-    usable = len(scored.truth)
-    if usable < LEAST:
-        return _untold(about, f"{usable} labels are too few; {LEAST} are needed at least")
-    if about.labelled - usable > _STRAY * about.labelled:
+    if about.labelled - len(scored.truth) > _STRAY * about.labelled:
         return _untold(about, "; ".join(strays))
     value = metrics.compute(metric, scored)
     low, high = interval(metric, scored, value, groups)
@@ -298,21 +297,17 @@ def _of_version(rows: DuckDBPyRelation, version: int | None, release: str | None
 
 
 def _scored(
-    rows: DuckDBPyRelation, metric: str, classes: Mapping[int | None, tuple[str, ...] | None]
+    rows: DuckDBPyRelation, metric: str, classes: tuple[str, ...] | None
 ) -> tuple[Scored | None, NDArray[np.int64], list[str]]:
     """Answers with truths as arrays, the users' groups, and what is wrong with the labels that are left out."""
     import numpy as np
 
-    nothing = np.zeros(0, dtype=np.int64)
     if metric in REGRESSION:
         return _numbers(rows)
-    if metric not in CLASSIFICATION:
-        return None, nothing, []
-    (versions,) = rows.limit(1).project("version").fetchall() or [(None,)]
-    names = classes.get(versions[0])
-    if names is None:
-        return None, nothing, ["the files of this version name different classes"]
-    return _classified(rows, names)
+    if metric in CLASSIFICATION and classes is not None:
+        return _classified(rows, classes)
+    # No metric of ours, or two files of this version name different classes.
+    return None, np.zeros(0, dtype=np.int64), []
 
 
 def _numbers(rows: DuckDBPyRelation) -> tuple[Scored | None, NDArray[np.int64], list[str]]:
@@ -337,12 +332,12 @@ def _classified(rows: DuckDBPyRelation, names: tuple[str, ...]) -> tuple[Scored 
     listed = f"[{', '.join(map(text, names))}]"
     found = rows.project(
         f"list_position({listed}, truth) as truth, list_position({listed}, label) as label, probabilities,"
-        f"{_GROUP} as place, truth as word"
+        f"{_GROUP} as place, case when truth not in {listed} then truth end as word"
     ).to_arrow_table()
     truth, label = (found[name].to_numpy().astype(float) for name in ("truth", "label"))
     place = found["place"].to_numpy()
     good = np.isfinite(truth)
-    words = found["word"].to_pandas()[~good].value_counts()
+    words = found["word"].drop_null().to_pandas().value_counts()
     strays = []
     if len(words):
         which = ", ".join(map(repr, list(words.index[:3])))

@@ -28,7 +28,11 @@ def ingest(
         bool, typer.Option("--outcomes", help="It holds outcomes: unit, prediction_id or id, name, value, at.")
     ] = False,
 ) -> None:
-    """Keep the labels of FILE; the same file again changes nothing, and newer labels correct older ones."""
+    """Keep the labels of a file.
+
+    The same file again changes nothing, and newer labels correct older ones. Lines that cannot be used are named, the
+    others are kept, and the exit code is 1.
+    """
     from tidegate.pipelines.environment import environment_for
     from tidegate.pipelines.labels import take
 
@@ -41,7 +45,7 @@ def ingest(
 
 @app.command()
 def refresh() -> None:
-    """Run monitor.labels.command and keep the labels that it prints or writes."""
+    """Run monitor.labels.command, keep its labels."""
     from tidegate.pipelines.environment import environment_for
     from tidegate.pipelines.labels_command import refresh as run
 
@@ -54,7 +58,10 @@ def refresh() -> None:
 def status(
     since: Annotated[str | None, typer.Option(help="Only predictions newer than this: 2h, 7d.")] = None,
 ) -> None:
-    """Show how many predictions have their label, how long labels take, and which name nobody."""
+    """Show how many predictions have a label.
+
+    And how long labels take, from which `monitor.labels.maturity` is chosen, and how many name no prediction.
+    """
     from datetime import UTC, datetime, timedelta
 
     from tidegate.pipelines.environment import environment_for
@@ -102,7 +109,7 @@ def _render(console: Console, taken: Taken, named: str | None) -> None:
     if done.accepted:
         what = "users and predictions" if taken.kind == "outcomes" else "predictions"
         console.print(f"recorded {what} named by them: {matched.known:,}; not recorded so far: {matched.unknown:,}")
-    if matched.unknown and not named:
+    if matched.callers and not named:
         console.print("serve.id is not set, so labels by `id` name nobody; `prediction_id` is tidegate's own")
     _strange(console, matched.strange)
     for one in done.rejected[:_MOST_LINES]:

@@ -61,10 +61,14 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """How many ids of some rows name a recorded prediction (or its user), and how many name none so far."""
+    """How many ids of some rows name a recorded prediction (or its user), and how many name none so far.
+
+    `callers` is how many of the unknown ones are the caller's own.
+    """
 
     known: int
     unknown: int
+    callers: int = 0
     strange: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -140,17 +144,19 @@ def matched(
     predictions = answered(connection, store, stream, first, now + timedelta(hours=1))
     unit = "unit::varchar" if kind == "outcomes" else "null"
     ids = rows.project(f'"by", coalesce(key, {unit}) as name').distinct()
-    names = ids.set_alias("i")
-    recorded = sum(
-        names.filter(f"\"by\" = '{by}'")
-        .set_alias("i")
-        .join(predictions.project(f"{column} as name").set_alias("p"), "i.name = p.name", how="semi")
-        .aggregate("count(*)")
-        .fetchall()[0][0]
-        for by, column in (("prediction", "id"), ("caller", "caller"), ("unit", "unit::varchar"))
+    counts = dict(ids.aggregate('"by", count(*)').fetchall())
+    recorded = {}
+    for by, column in (("prediction", "id"), ("caller", "caller"), ("unit", "unit::varchar")):
+        there = predictions.project(f"{column} as name").set_alias("p")
+        named = ids.filter(f"\"by\" = '{by}'").set_alias("i").join(there, "i.name = p.name", how="semi")
+        ((recorded[by],),) = named.aggregate("count(*)").fetchall()
+    known = sum(recorded.values())
+    return Matched(
+        known=known,
+        unknown=sum(counts.values()) - known,
+        callers=counts.get("caller", 0) - recorded["caller"],
+        strange=_strange(rows, store, stream) if kind == "labels" else {},
     )
-    ((every,),) = ids.aggregate("count(*)").fetchall()
-    return Matched(recorded, every - recorded, _strange(rows, store, stream) if kind == "labels" else {})
 
 
 def _strange(labels: DuckDBPyRelation, store: Store, stream: str) -> Mapping[str, int]:

@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -127,17 +127,14 @@ def table_of(
     import pyarrow as pa
 
     rejected: list[Rejected] = []
-    rows: Iterable[tuple[Any, ...]]
+    rows: Iterator[tuple[Any, ...]]
     if kind == "labels":
         rows = (_label_row(line, row, received) for line, row in _good(checked(lines, read_label, received), rejected))
-        schema = _schema(kind, received=False)
     else:
         salt = salt_of(store)
         rows = (_outcome_row(line, row, salt) for line, row in _good(checked(lines, read_outcome, received), rejected))
-        schema = _schema(kind, received=False)
-    schema = schema.append(pa.field("line", pa.int64())).append(pa.field("given", pa.bool_()))
+    schema = _schema(kind, received=False).append(pa.field("line", pa.int64())).append(pa.field("given", pa.bool_()))
     batches = []
-    rows = iter(rows)
     while chunk := list(islice(rows, _CHUNK)):
         columns = [pa.array(column, field.type) for column, field in zip(zip(*chunk, strict=True), schema, strict=True)]
         batches.append(pa.record_batch(columns, schema=schema))

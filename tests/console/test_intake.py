@@ -176,7 +176,7 @@ def test_a_later_post_corrects_an_earlier_one_and_the_last_row_of_a_post_counts(
 
 
 def test_posts_to_a_real_server_at_once_share_files(environment: Environment) -> None:
-    """200 posts of 20 clients are all kept, in a few writes, and each is answered."""
+    """200 posts of 20 clients are all kept and answered, by five writes a second at most."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app_of(environment), log_level="error", lifespan="off"))
@@ -184,12 +184,14 @@ def test_posts_to_a_real_server_at_once_share_files(environment: Environment) ->
         thread.start()
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         _until(lambda: server.started)
+        began = time.monotonic()
         answers = asyncio.run(_post_all(address))
+        seconds = time.monotonic() - began
         server.should_exit = True
         thread.join(10)
     assert answers == [200] * 200
     assert {row["key"] for row in kept(environment)} == {f"p{n}" for n in range(200)}
-    assert len(stored.files(environment.store, "labels", environment.stream)) <= 20
+    assert len(stored.files(environment.store, "labels", environment.stream)) <= seconds / 0.2 + 2
 
 
 async def _post_all(address: str) -> list[int]:

@@ -14,7 +14,8 @@ ASKED: dict[str, dict[str, Any]] = {
     "train.image": {"train": {"image": "trainer"}},
     "train.resources": {"train": {"resources": {"gpu": 1}}},
     "image": {"image": {"system_packages": ["libgomp1"]}},
-    "monitor": {"monitor": {"labels": {"command": "./labels"}}},
+    "monitor.drift": {"monitor": {"drift": {"windows": 2}}},
+    "monitor.quality": {"monitor": {"quality": {"metric": "f1"}}},
     "retrain": {"retrain": {"release": "auto"}},
     "notify": {"notify": [{"on": ["drift"], "webhook": "env:HOOK"}]},
 }

@@ -103,6 +103,7 @@ def test_an_interval_over_the_line_claims_nothing_and_says_how_many_labels_would
 @pytest.mark.parametrize(
     ("count", "later", "more", "why"),
     [
+        (1, MATURITY, {}, "1 labels are too few; 50 are needed at least"),
         (40, MATURITY, {}, "40 labels are too few; 50 are needed at least"),
         (100, MATURITY - 1, {}, "its labels are final at 2026-11-25 13:30 UTC"),
         (100, MATURITY, {"references": {}}, "the release has no accuracy of its holdout to compare with"),
@@ -118,6 +119,16 @@ def test_what_cannot_be_told_is_said_and_never_passed(
     serve(store, count, wrong=0)
     (one,) = measure(store, later=later, **more).versions
     assert (one.lost, one.cannot_tell) == (None, why)
+
+
+def test_predictions_that_nobody_labelled_are_too_few_labels(store: Store) -> None:
+    """And not a metric that cannot be computed."""
+    silent = [
+        {"id": f"s{n}", "at": NOON, "arm": "stable", "status": 200, "version": 1, "label": "up"} for n in range(9)
+    ]
+    write_records(store, STREAM, silent, classes=["down", "up"], task="classification")
+    (one,) = measure(store).versions
+    assert (one.lost, one.cannot_tell) == (None, "0 labels are too few; 50 are needed at least")
 
 
 def test_nothing_predicted_has_a_document_that_says_so(store: Store) -> None:
