@@ -145,7 +145,7 @@ def _nobody(names: Sequence[str], age: float, users: int = 0) -> Inconclusive:
 
 
 def _too_few(name: str, source: Source, known: int, users: int, age: float) -> Inconclusive:
-    what = "a label in time" if source == "labels" else "a value"
+    what = f"a label in time that {name} can be computed from" if source == "labels" else "a value"
     return Inconclusive(
         f"{name} of the champion is not known well enough: {known:,} of its {users:,} users who came at least "
         f"{format_duration(round(age))} ago have {what}, and {_LEAST} are needed.",

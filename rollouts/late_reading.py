@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from tidegate.core.errors import Temporary
 from tidegate.core.store import Store
 from tidegate.rollouts.blocks import Cohort, Exposed
 from tidegate.rollouts.late import OUTCOME, cohorts
 from tidegate.rollouts.plan import GoalPlan, Stream
 from tidegate.serving import labels
+from tidegate.serving.labels import stored
 from tidegate.serving.telemetry import INPUT, Predictions
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-    from duckdb import DuckDBPyConnection
+    from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
     from tidegate.rollouts.late import Own
 
@@ -96,6 +99,10 @@ class LateReading:
             found: pd.DataFrame = frame[[*_SHOWN, *names]]
             for name, sums in self._outcomes(connection, since, until + timedelta(seconds=age), age, settle).items():
                 found = found.assign(**{OUTCOME + name: sums})
+            if inputs:
+                # What a function may read must not depend on who happens to be in a cohort.
+                absent = [OUTCOME + name for name in self._ever(connection) if OUTCOME + name not in found]
+                found = found.assign(**dict.fromkeys(absent, 0.0))
         found.attrs["classes"] = classes
         return found
 
@@ -119,6 +126,14 @@ class LateReading:
             for name, found in rows.groupby("name")
         }
 
+    def _ever(self, connection: DuckDBPyConnection) -> list[str]:
+        """The names of all outcomes that ever came."""
+
+        def names(events: DuckDBPyRelation) -> list[str]:
+            return [str(name) for (name,) in events.project("name").distinct().order("name").fetchall()]
+
+        return stored.reading(self._store, "outcomes", self._stream, connection, names)
+
     def _classes(self, since: datetime, until: datetime) -> tuple[str, ...]:
         """What the places of `probabilities` stand for; empty for a quantity. Both arms have the same (the gate)."""
         import pyarrow.parquet as pq
@@ -129,11 +144,17 @@ class LateReading:
         return ()
 
 
-def _connection() -> DuckDBPyConnection:
+@contextmanager
+def _connection() -> Iterator[DuckDBPyConnection]:
     import duckdb
 
-    # Beside the processes that answer users; a cohort is small.
-    return duckdb.connect(config={"threads": 1, "memory_limit": "512MB"})
+    try:
+        # Beside the processes that answer users; a cohort is small.
+        with duckdb.connect(config={"threads": 1, "memory_limit": "512MB"}) as connection:
+            yield connection
+    except duckdb.IOException as error:
+        # A file that was listed has just been compacted or has expired.
+        raise Temporary(f"What became of the rollout's users cannot be read now: {error}.") from error
 
 
 def _moment(seconds: float) -> datetime:

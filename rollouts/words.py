@@ -143,7 +143,8 @@ def guard_sentence(plan: RolloutPlan, step: int, units: float) -> str:
     """What a guard may claim: never that the canary is safe."""
     from tidegate.rollouts.stats.forecast import miss_probability
 
-    stream = plan.streams[0]
+    counted = (one for one in plan.streams if one.kind == "share" and one.better == "lower")
+    stream = next(counted, plan.streams[0])
     missed = 1.0
     if units > 0 and 2 * stream.baseline < 1:
         missed = miss_probability(

@@ -15,6 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from tidegate.core.store import Store
+from tidegate.serving.record_times import may_hold
 from tidegate.serving.service.records import (
     INPUT,
     PLACES,
@@ -63,7 +64,9 @@ class Predictions:
                 hour: self.store.list(hour_folder(self.stream, hour))
                 for hour in (first + number * HOUR for number in range(count))
             }
-        return [file for _, files in sorted(hours.items()) for file in self.live(files)]
+        since, until = utc(since), utc(until)
+        live = (file for _, files in sorted(hours.items()) for file in self.live(files))
+        return [file for file in live if may_hold(self.store, file, since, until)]
 
     def hours(self) -> dict[datetime, list[str]]:
         """Every file of the stream by its hour, those too that a compacted one stands for."""

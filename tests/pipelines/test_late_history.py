@@ -108,7 +108,7 @@ def test_an_own_function_says_what_it_is_by_its_answers(tmp_path: Path) -> None:
     ("metric", "users", "labelled", "message"),
     [
         ("accuracy", 0, 0, "accuracy of the champion is not known: No user's prediction is recorded yet"),
-        ("accuracy", 100, 49, "49 of its 100 users .* have a label in time, and 50 are needed"),
+        ("accuracy", 100, 49, "49 of its 100 users .* have a label in time .*, and 50 are needed"),
         ("conversion", 100, 0, "None of its 100 users has such an event"),
         ("mae", 100, 100, "0 of its 100 users"),
     ],

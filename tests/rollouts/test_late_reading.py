@@ -216,9 +216,12 @@ def test_an_own_function_gets_the_frame_and_must_answer_for_every_user(site: Sit
     site.label(prediction, "1", 60)
     site.expose("ada", 1, prediction)
     site.outcome(30, unit="ada", name="basket", value=5)
+    site.outcome(30, unit="zoe", name="refund", value=1)
 
     def worth(_metric: str, frame: pd.DataFrame) -> Any:
         assert {"unit", "arm", "at", "prediction", "truth", "score", "probabilities"} <= set(frame)
+        # Nobody of this cohort has one, but somebody had.
+        assert frame["outcome.refund"].tolist() == [0.0]
         return frame["outcome.basket"] * frame["input.size"]
 
     (made,) = site.read(worth).cohorts([late("mine:worth", "mean")], site.exposed, SETTLE)
