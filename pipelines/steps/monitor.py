@@ -47,6 +47,7 @@ def run(environment: Environment, progress: Progress, decide: Decide, now: datet
         now: the time; for tests.
     """
     found = []
+    _mend(environment)
     for window in due(environment, now or datetime.now(UTC)):
         with progress.task(f"window {window.since:%Y-%m-%d %H:%M}"):
             document = watch(environment, window, decide)
@@ -81,6 +82,8 @@ def due(environment: Environment, now: datetime) -> list[Window]:
 
 def watch(environment: Environment, window: Window, decide: Decide) -> Document | None:
     """Look at one window and enter it into the ledger; None where somebody else did so meanwhile."""
+    if _is_watched(environment.state(), window):
+        return None
     document = look(environment, window)
     folder = report_folder(environment, window)
     undecided = {**document, "report": folder, "retrain": {"asked": False, "reason": "not decided yet"}}
@@ -88,7 +91,7 @@ def watch(environment: Environment, window: Window, decide: Decide) -> Document 
     entered: list[Document] = []
 
     def once(state: State) -> Draft | None:
-        if state.watched is not None and datetime.fromisoformat(state.watched.until) >= window.until:
+        if _is_watched(state, window):
             return None
         entered[:] = [_entered(environment, state, undecided, decide)]
         told = entered[0]
@@ -106,9 +109,29 @@ def watch(environment: Environment, window: Window, decide: Decide) -> Document 
         )
 
     if environment.ledger.append(deciding(once)) is None:
+        _mend(environment)
         return None
     _write(environment, folder, entered[0])
     return entered[0]
+
+
+def _is_watched(state: State, window: Window) -> bool:
+    return state.watched is not None and datetime.fromisoformat(state.watched.until) >= window.until
+
+
+def _mend(environment: Environment) -> None:
+    """Tell the newest report what the ledger decided, where whoever should have was killed or came second."""
+    state = environment.state()
+    if state.watched is None or not environment.store.exists(f"{state.watched.report}/{FILE}"):
+        return
+    document = read_report(environment, state.watched.report)
+    if "in_a_row" in document:
+        return
+    needed = environment.project.config.monitor.drift.windows
+    row = drifting(state) if state.watched.outcome == "drift" else 0
+    retrain = {"asked": state.watched.asked, "reason": state.watched.reason}
+    told = {**document, "in_a_row": row, "needed": needed, "drifted": row >= needed, "retrain": retrain}
+    _write(environment, state.watched.report, told)
 
 
 def _entered(environment: Environment, state: State, document: Document, decide: Decide) -> Document:

@@ -221,6 +221,18 @@ def test_two_who_look_at_the_same_window_enter_it_once(environment: Environment)
     assert len(watched(environment)) == 1
 
 
+def test_a_report_that_was_not_finished_learns_from_the_ledger_what_was_decided(environment: Environment) -> None:
+    """Whoever is killed between event and report leaves one that says nothing of retraining; the next run tells it."""
+    traffic(environment, 0, shift=1.0)
+    decided_on = run(environment, 1)[0]
+    folder = watched(environment)[0]["report"]
+    unfinished = {name: value for name, value in decided_on.items() if name not in {"in_a_row", "needed"}}
+    environment.store.write(f"{folder}/drift.json", json.dumps(unfinished | {"retrain": None}).encode())
+    assert run(environment, 1) == []
+    told = monitor.read_report(environment, folder)
+    assert (told["in_a_row"], told["retrain"]) == (1, decided_on["retrain"])
+
+
 KILLED = """
 import sys
 from datetime import datetime, timedelta
