@@ -168,7 +168,6 @@ class RolloutLoop:
 
     def _hold_for(self, trouble: TidegateError, verdict: Verdict) -> list[str]:
         """While a metric cannot be measured nothing is promoted; where trying again cannot help, a person is asked."""
-        self._undecided = True
         if isinstance(trouble, Temporary):
             told, self._told = self._told, trouble.message
             return [] if told == trouble.message else [f"Rollout {self.id}: {trouble.message} Trying again."]
