@@ -71,10 +71,11 @@ picture: setup ## draw the README's picture from a real run of the demo
 simulate: setup ## play the scenarios of `tidegate rollout simulate` and write docs/judge.md's tables; some minutes
 	$(BIN)/python docs/make_simulation_table.py
 
-dist: setup ## the wheel, the source and what they stand on (CycloneDX), in dist/
+dist: setup ## the wheel, the source and what they stand on (CycloneDX, in build/)
 	rm -rf dist
+	mkdir -p build
 	$(BIN)/uv build --quiet --build-constraints requirements.lock --require-hashes --out-dir dist
-	$(BIN)/cyclonedx-py requirements requirements.lock --output-file dist/tidegate.cdx.json
+	$(BIN)/cyclonedx-py requirements requirements.lock --output-file build/tidegate.cdx.json
 
 lock: setup ## pin the newest versions that fit pyproject.toml and are a week old: a bad one is mostly found within days
 	$(BIN)/uv pip compile --exclude-newer "7 days" --universal --python-version 3.11 --no-header --generate-hashes --upgrade --all-extras --group dev --quiet pyproject.toml --output-file requirements.lock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ import pytest
 import yaml
 from journeys.journey import TRAIN, write_data
 from journeys.runner import ROOT, Comments, Job, Runner, comments_api
+
+from tidegate.cli.main import run
 
 WORKFLOWS = ("pull-request", "release", "monitor", "rollback")
 CONFIG = """
@@ -42,10 +46,10 @@ class Repository:
 
     def tidegate(self, *arguments: str) -> dict[str, Any]:
         """Run a command in the author's folder; it must succeed."""
-        command = [sys.executable, "-m", "tidegate.cli", *arguments, "--json"]
-        done = subprocess.run(command, cwd=self.work, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        found: dict[str, Any] = json.loads(done.stdout)
+        printed = io.StringIO()
+        with redirect_stdout(printed):
+            assert run(["-C", str(self.work), *arguments, "--json"]) == 0, printed.getvalue()
+        found: dict[str, Any] = json.loads(printed.getvalue())
         return found
 
     def git(self, *arguments: str, cwd: Path | None = None) -> str:
@@ -139,6 +143,7 @@ def commented(runner: Runner, comments: Comments) -> Job:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # a dozen processes, which a busy machine starts slowly
 def test_a_worse_model_fails_its_pull_request_and_the_comment_says_why(runner: Runner, template: Repository) -> None:
     """The first two lines are the refusal and its reason; a push that mends it updates the same comment."""
     worse = TRAIN.replace("fit(X, y)", "fit(X, y[::-1])")
