@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FOLDERS := api cli console core monitors pipelines registry rollouts serving
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test ramps road quick bench check lint types imports picture simulate lock clean
+.PHONY: help setup demo test ramps road quick bench check lint types imports workflows picture simulate dist lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -32,7 +32,7 @@ test: setup ## every test
 ramps: setup ## whole ramps and every installed scenario by simulation; minutes
 	$(BIN)/python -m pytest -n 2 -m long tests/simulation
 
-road: setup ## the README's four lines on real data with nothing edited, default policy; a quarter of an hour, on a calm machine
+road: setup ## the README's four lines on real data with default policy, and the longer stories; a quarter of an hour
 	$(BIN)/python -m pytest -m long tests/journeys
 
 quick: setup ## the tests that take seconds
@@ -41,7 +41,7 @@ quick: setup ## the tests that take seconds
 bench: setup ## the promised ratios; a quarter of an hour on a machine that does nothing else
 	@failed=0; for name in startup noop gateway serving capture judge ship labels drift; do $(BIN)/python bench/$$name.py || failed=1; done; exit $$failed
 
-check: lint types imports ## ruff, mypy --strict, import-linter
+check: lint types imports workflows ## ruff, mypy --strict, import-linter, and what workflows are checked by
 
 lint: setup
 	$(BIN)/ruff check .
@@ -53,14 +53,32 @@ types: setup
 imports: setup
 	$(BIN)/lint-imports
 
+workflows: setup ## zizmor and schemas of what runs on GitHub; YAML, spelling, secrets
+	$(BIN)/zizmor --offline --quiet .
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions action.yml .github/actions/*/action.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/idea.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/yamllint --strict $(shell git ls-files '*.yml' '*.yaml' .yamllint.yaml)
+	$(BIN)/typos
+# Tests are full of made-up secrets (tests/test_hygiene.py looks for real ones), the lock of hashes.
+	git ls-files -z -- ':!tests' ':!requirements.lock' | xargs -0 $(BIN)/detect-secrets-hook
+
 picture: setup ## draw the README's picture from a real run of the demo
 	$(BIN)/python docs/make_picture.py
 
 simulate: setup ## play the scenarios of `tidegate rollout simulate` and write docs/judge.md's tables; some minutes
 	$(BIN)/python docs/make_simulation_table.py
 
-lock: setup ## pin the newest versions that fit pyproject.toml
-	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --generate-hashes --upgrade --all-extras --group dev --quiet pyproject.toml --output-file requirements.lock
+dist: setup ## the wheel, the source and what they stand on (CycloneDX, in build/)
+	rm -rf dist
+	mkdir -p build
+	$(BIN)/uv build --quiet --build-constraints requirements.lock --require-hashes --out-dir dist
+	$(BIN)/cyclonedx-py requirements requirements.lock --output-file build/tidegate.cdx.json
+
+lock: setup ## pin the newest versions that fit pyproject.toml and are a week old: a bad one is mostly found within days
+	$(BIN)/uv pip compile --exclude-newer "7 days" --universal --python-version 3.11 --no-header --generate-hashes --upgrade --all-extras --group dev --quiet pyproject.toml --output-file requirements.lock
 
 clean: ## remove what setup made
 	rm -rf $(VENV) .types

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from types import MappingProxyType
@@ -52,9 +53,11 @@ COMMANDS: Final = MappingProxyType(
         "why": Line(_HERE + "why:why", "Trace a prediction to its release, run, data and commit.", WATCH),
         "monitor": Line(_HERE + "monitor:app", "Watch live data, predictions and quality.", WATCH),
         "events": Line(_HERE + "events:events", "Show every decision, with who took it.", WATCH),
+        "report": Line(_HERE + "report:report", "Tell a pull request about its model.", WATCH),
         "dev": Line(_HERE + "dev:app", "Tools for trying things out.", SETUP),
         "step": Line(_HERE + "step:step", "Run one step of a flow, for DVC stages and Workflow pods.", SETUP),
         "doctor": Line(_HERE + "doctor:app", "Say what is missing on this machine, one fix per finding.", SETUP),
+        "ci": Line(_HERE + "ci:app", "Run the road on GitHub Actions.", SETUP),
         "config": Line(_HERE + "config:config", "Print tidegate.yaml as it was resolved.", SETUP),
         "schema": Line(_HERE + "schema:schema", "Print the JSON schema of tidegate.yaml, for editors.", SETUP),
     }
@@ -157,6 +160,14 @@ def _unexpected(here: Terminal, error: Exception) -> int:
     return here.fail(wrapped)
 
 
+def _tell_runner(code: int) -> None:
+    """On GitHub Actions the exit code is the step's output `exit-code`: later steps can tell 3 from 5."""
+    output = os.environ.get("GITHUB_OUTPUT")
+    if output and os.environ.get("GITHUB_ACTIONS") == "true":
+        with Path(output).open("a", encoding="utf-8") as file:
+            file.write(f"exit-code={int(code)}\n")
+
+
 def main() -> None:
     """The console script."""
     opt_out()
@@ -166,7 +177,9 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+        _tell_runner(code)
+        sys.exit(code)
     except KeyboardInterrupt:
         complain("Interrupted.", wrong=False)
         sys.exit(ExitCode.INTERRUPTED)

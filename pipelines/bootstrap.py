@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tidegate.core import metrics
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 RESAMPLES = 2_000
 SEED = 20_250_302  # any fixed number; the same holdout and models give the same bound
-# One-sided: "at least this much, with 95 % confidence".
+# Of each bound by itself: "at least this much, with 95 % confidence".
 CONFIDENCE = 0.95
 # Cells of a weight matrix: it and two or three like it stay in a processor's cache.
 _CELLS = 1_000_000
@@ -33,10 +33,21 @@ _OWN_SECONDS = 10.0
 _OWN_LEAST = 200
 
 
-def advantage_at_least(
+class Advantage(NamedTuple):
+    """How much better a challenger is (negative: worse) in a metric's good direction; NaN where it is not defined.
+
+    `low` and `high` are one-sided bounds (95 % unless asked otherwise), each by itself: the gate asks only how bad it could be.
+    """
+
+    estimate: float
+    low: float
+    high: float
+
+
+def advantage(
     measure: Measure, challenger: Scored, champion: Scored, frame: pd.DataFrame, confidence: float = CONFIDENCE
-) -> tuple[float, float]:
-    """How much better the challenger is (negative: worse) in the metric's good direction: estimate, lower bound.
+) -> Advantage:
+    """How much better the challenger is than the champion on the same rows.
 
     Args:
         measure: the metric.
@@ -46,14 +57,14 @@ def advantage_at_least(
         confidence: of the bound, one-sided.
 
     Returns:
-        The difference on the rows, and its lower quantile over resamples; NaN where it is not defined.
+        The difference on the rows, and its lower and upper quantiles over resamples.
     """
     import numpy as np
 
     sign = 1.0 if measure.direction == "higher" else -1.0
     estimate = sign * (measure.of(challenger, frame) - measure.of(champion, frame))
     if not math.isfinite(estimate):
-        return math.nan, math.nan
+        return Advantage(math.nan, math.nan, math.nan)
     if measure.function is None:
         differences = sign * _differences(measure.name, challenger, champion)
     else:
@@ -61,8 +72,9 @@ def advantage_at_least(
     usable = differences[np.isfinite(differences)]
     # A metric that many resamples cannot compute rests on a handful of rows; such a bound says nothing.
     if len(usable) < CONFIDENCE * len(differences) or len(usable) < _OWN_LEAST:
-        return estimate, math.nan
-    return estimate, float(np.quantile(usable, 1 - confidence))
+        return Advantage(estimate, math.nan, math.nan)
+    low, high = np.quantile(usable, [1 - confidence, confidence])
+    return Advantage(estimate, float(low), float(high))
 
 
 def _differences(name: str, challenger: Scored, champion: Scored) -> NDArray[np.floating]:

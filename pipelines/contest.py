@@ -233,8 +233,8 @@ def _compare(measure: Measure, one: Scored, champion: Scored, confidence: float)
 
     frame = pd.DataFrame(index=range(len(one.truth)))
     try:
-        bound = bootstrap.advantage_at_least(measure, one, champion, frame, confidence)
-        return (measure.of(one, frame), measure.of(champion, frame), *bound)
+        found = bootstrap.advantage(measure, one, champion, frame, confidence)
+        return (measure.of(one, frame), measure.of(champion, frame), found.estimate, found.low)
     except KeyError:
         nothing = float("nan")
         return (nothing, nothing, nothing, nothing)

@@ -248,6 +248,18 @@ def push(root: Path) -> int:
         return int(repo.push())
 
 
+def shared_remote(root: Path) -> str | None:
+    """The address of the default remote as git carries it to other machines; None if there is none.
+
+    What only this machine's config says (`dvc remote add --local`, `--global`) is not known elsewhere.
+    """
+    with _opened(root) as repo:
+        config = repo.config.read("repo")
+        name = config.get("core", {}).get("remote")
+        address = config.get("remote", {}).get(name, {}).get("url") if name else None
+        return str(address) if address else None
+
+
 # How DVC begins the list of files that it would have to overwrite; it has no error class of its own for them.
 _UNSAVED = "unsaved files"
 

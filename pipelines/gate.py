@@ -33,6 +33,7 @@ class Comparison:
         tolerance: how much worse is accepted, in the metric's unit.
         slice: which rows, as `column = value`; empty for all of them.
         rows: how many.
+        advantage_high: the 95 % upper bound; it decides nothing, reports show it.
     """
 
     metric: str
@@ -42,6 +43,12 @@ class Comparison:
     tolerance: float
     slice: str = ""
     rows: int = 0
+    advantage_high: float = math.nan
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is surely not worse than is tolerated; a hair of float noise must not refuse an equal model."""
+        return math.isfinite(self.advantage_low) and -self.advantage_low <= self.tolerance + 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +210,8 @@ def _compared(one: Comparison, facts: Facts) -> _Finding:
     could = f"worse by at most {worse:.4g}" if worse > 0 else f"better by at least {abs(worse):.4g}"
     if worse == 0:
         could = "not worse"
-    # A hair of float noise must not refuse an identical model with tolerance 0.
     return _Finding(
-        good=worse <= one.tolerance + 1e-12,
+        good=one.holds,
         text=f"{text}: {could} (95 %), {one.tolerance:.4g} is tolerated",
         advice=f"To accept a model that much worse, set {_tolerance(one, facts)} in tidegate.yaml to {_up(worse)}"
         f" (now {one.tolerance:.4g}).",

@@ -21,8 +21,12 @@ from tidegate.registry.ledger import Draft
 from tidegate.registry.state import State, deciding
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from tidegate.core.git import WorkTree
     from tidegate.core.progress import Progress
+    from tidegate.pipelines.steps.train import Prepared
+    from tidegate.serving import package
     from tidegate.serving.package import BentoRef
 
 
@@ -55,21 +59,12 @@ def make_release(environment: Environment, progress: Progress) -> Made:
 
 
 def _make(environment: Environment, trained: TrainResult, progress: Progress) -> Made:
-    from tidegate.pipelines.steps.evaluate import holdout
-    from tidegate.pipelines.steps.train import MODEL_FOLDER, prepare_data
+    from tidegate.pipelines.steps.train import prepare_data
     from tidegate.serving import package
 
     project = environment.project
     prepared = prepare_data(project)
-    frame = holdout(prepared)
-    source = package.Source(
-        project.out_dir / MODEL_FOLDER,
-        project.config.model,
-        task=project.config.task,
-        columns=prepared.interface.columns,
-    )
-    truth = prepared.table.target.loc[frame.index]
-    with package.drafted(source, frame, truth, serve=project.config.serve, progress=progress) as draft:
+    with drafted(project, prepared, progress) as draft:
         gate = _gate(environment, draft.bundle, draft.size, progress)
         if not gate.passed:
             return _refused(environment, trained, gate)
@@ -82,6 +77,23 @@ def _make(environment: Environment, trained: TrainResult, progress: Progress) ->
             bento = package.build(draft, version.version, bento_home(project))
     release = _record(environment, _run(trained), prepared.data, (version.version, bento, reference), gate)
     return Made(release, gate, trained.metrics, trained.metric)
+
+
+def drafted(project: Project, prepared: Prepared, progress: Progress) -> AbstractContextManager[package.Draft]:
+    """The bundle of `out/model` in a scratch folder: what the gate measures, and what a Bento is built from."""
+    from tidegate.pipelines.steps.evaluate import holdout
+    from tidegate.pipelines.steps.train import MODEL_FOLDER
+    from tidegate.serving import package
+
+    frame = holdout(prepared)
+    source = package.Source(
+        project.out_dir / MODEL_FOLDER,
+        project.config.model,
+        task=project.config.task,
+        columns=prepared.interface.columns,
+    )
+    truth = prepared.table.target.loc[frame.index]
+    return package.drafted(source, frame, truth, serve=project.config.serve, progress=progress)
 
 
 def _gated_again(environment: Environment, trained: TrainResult, release: Release, progress: Progress) -> Made:
@@ -114,7 +126,7 @@ def _gate(environment: Environment, bundle: Path, size: int, progress: Progress)
 
     return gate.run(
         environment.project,
-        _champion(environment),
+        champion_version(environment),
         environment.registry,
         progress,
         predict_row=row_predictor(bundle),
@@ -131,7 +143,7 @@ def _section(project: Project) -> dict[str, Any]:
     return {**found, "code": releases.digests(code)} if code else found
 
 
-def _champion(environment: Environment) -> ModelVersion | None:
+def champion_version(environment: Environment) -> ModelVersion | None:
     """The version to be compared with.
 
     Raises:
@@ -220,7 +232,8 @@ def _contract(project: Project) -> dict[str, Any]:
 def _existing(environment: Environment, trained: TrainResult, progress: Progress) -> Release | None:
     """The newest release that would serve exactly the same: same run, same `serve` section, same hooks.
 
-    One that cannot be used any more is no match: then the same content is packaged once more.
+    One that cannot be used any more is no match: then the same content is packaged once more. A champion that is
+    served from elsewhere is one.
     """
     project, state = environment.project, environment.state()
     wanted = (resolved(project.config)["serve"], _hooks_digest(project))
@@ -230,7 +243,9 @@ def _existing(environment: Environment, trained: TrainResult, progress: Progress
         try:
             release = releases.load(environment.store, release_id)
             if (release.config["serve"], release.files.get(project.config.serve.code or "")) == wanted:
-                bundle_of(project, release)
+                # Where nothing was ever packaged, as on a runner of CI, the champion is served from elsewhere.
+                if release_id != state.champion or bento_home(project).exists():
+                    bundle_of(project, release)
                 return release
         except TidegateError as error:
             progress.note(f"{error.message} It is made again.")

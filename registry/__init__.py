@@ -59,6 +59,9 @@ class Registry(Protocol):
     def log_results(self, run_id: str, metrics: Mapping[str, float], files: Path | None = None) -> None:
         """Add metrics, and every file of a folder, to a run."""
 
+    def page(self, run_id: str) -> str | None:
+        """The address where a browser shows a run's files; None where there are no pages, as with a bare database."""
+
     def result(self, run_id: str, name: str) -> bytes | None:
         """The content of one file that `log_results` added to a run; None if the run has none of that name."""
 

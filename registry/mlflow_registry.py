@@ -230,6 +230,12 @@ class MlflowRegistry:
         with tempfile.TemporaryDirectory() as scratch:
             return Path(self.client.download_artifacts(found, path, scratch)).read_bytes()
 
+    def page(self, run_id: str) -> str | None:
+        """The address where a browser shows a run's files; None where there are no pages, as with a bare database."""
+        if not self.uri.startswith(("http://", "https://")):
+            return None
+        return f"{self.uri.rstrip('/')}/#/experiments/{self.experiment()}/runs/{run_id}/artifacts"
+
     def params(self, run_id: str) -> dict[str, str]:
         """The run's params as MLflow keeps them, text; empty if the run is gone."""
         if (read := sqlite_versions.params(self.uri, run_id)) is not None:

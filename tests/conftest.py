@@ -62,11 +62,14 @@ class Screen(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def own_machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home of its own: no git identity, MLflow address or TIDEGATE_* of the machine reaches a test."""
+    """A home of its own: no git identity, MLflow address, TIDEGATE_* or GITHUB_* reaches a test."""
     home = tmp_path_factory.mktemp("home")
     for name in list(os.environ):
         # TIDEGATE_ENVOY stays: on some platforms it is the only way to a new enough Envoy.
-        if name.startswith(("TIDEGATE_", "MLFLOW_", "GIT_", "BENTOML_", "DVC_")) and name != "TIDEGATE_ENVOY":
+        if (
+            name.startswith(("TIDEGATE_", "MLFLOW_", "GIT_", "GITHUB_", "BENTOML_", "DVC_"))
+            and name != "TIDEGATE_ENVOY"
+        ):
             monkeypatch.delenv(name)
     for name, value in {
         "HOME": str(home),

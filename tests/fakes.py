@@ -267,6 +267,10 @@ class FakeRegistry:
         content: bytes | None = self.runs.get(run_id, {}).get("files", {}).get(name)
         return content
 
+    def page(self, run_id: str) -> str | None:  # noqa: ARG002 - the port gives it
+        """Nothing here has pages."""
+        return None
+
     def find_run(self, run_id: str) -> str | None:
         """The run's id, if it is known."""
         return run_id if run_id in self.runs else None

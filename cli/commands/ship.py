@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,9 +42,8 @@ def ship(
 
     Exit code 3: the gate refused. 5: not decided, or nobody to judge by. 6: rolled back.
     """
-    from tidegate.pipelines import flows
+    from tidegate import api
     from tidegate.pipelines.environment import environment_for
-    from tidegate.registry import releases
 
     t = terminal()
     environment = environment_for(t.project)
@@ -51,11 +51,7 @@ def ship(
     warn_of_ignored()
     before = environment.state()
     with explained(lambda stop: shipping(stop, environment, before)):
-        if release is None:
-            shipped = flows.ship(environment, t.progress, wait=not no_wait, timeout=seconds)
-        else:
-            found = releases.load(environment.store, releases.resolve(environment.store, release))
-            shipped = flows.deploy(environment, found, t.progress, wait=not no_wait, timeout=seconds, by_hand=True)
+        shipped = api.ship(t.project, release=release, wait=not no_wait, timeout=seconds, progress=t.progress)
     finish(shipped, started_only=no_wait)
 
 
@@ -95,8 +91,12 @@ def rollback(
 
 def finish(shipped: Shipped, *, started_only: bool = False) -> None:
     """Show what became of a release and leave with its exit code."""
+    from tidegate.pipelines import github
+
     t = terminal()
     t.show(shipped.to_json(), lambda console: _print(console, shipped))
+    if (here := github.job(os.environ)) is not None:
+        github.set_output(here, decision=shipped.decision, release=shipped.release or "")
     if shipped.gate is not None and not shipped.gate.passed:
         raise typer.Exit(ExitCode.REFUSED)
     if started_only and shipped.decision == "continue":

@@ -24,14 +24,14 @@ def train(
     ] = None,
 ) -> None:
     """Check the contract, train and evaluate; what did not change is not run again."""
+    from tidegate import api
     from tidegate.pipelines import params_edit
-    from tidegate.pipelines.runners import local
     from tidegate.registry import sqlite_probe
 
     t = terminal()
     project = t.project
     with explained(lambda stop: training(stop, "tidegate train")):
-        result = local.train(project, params_edit.parse(param or []), t.progress)
+        result = api.train(project, params=params_edit.parse(param or []), progress=t.progress)
     document: dict[str, Any] = {
         "kind": "train",
         "changed": result.changed,

@@ -19,11 +19,10 @@ def why(
     ],
 ) -> None:
     """Trace a prediction to its release, run, data and commit; or a release, version or data hash to all of them."""
-    from tidegate.pipelines import lineage
-    from tidegate.pipelines.environment import environment_for
+    from tidegate import api
 
     t = terminal()
-    document = lineage.why(environment_for(t.project), what)
+    document = api.why(what, t.project)
     t.show(document, lambda console: _print(console, document))
 
 

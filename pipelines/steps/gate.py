@@ -111,7 +111,21 @@ def run(
     predict_row: PredictRow | None = None,
     size: int | None = None,
 ) -> GateResult:
-    """Judge `out/model` against the champion.
+    """Judge `out/model` against the champion; arguments and errors as `measured`."""
+    facts = measured(project, champion, registry, progress, predict_row=predict_row, size=size)
+    return decide(facts, project.config.gate)
+
+
+def measured(
+    project: Project,
+    champion: ModelVersion | None,
+    registry: Registry,
+    progress: Progress,
+    *,
+    predict_row: PredictRow | None = None,
+    size: int | None = None,
+) -> Facts:
+    """Everything that the gate decides on, measured.
 
     Args:
         project: trained and evaluated.
@@ -144,7 +158,7 @@ def run(
     if project.config.gate.latency_p99 is not None:
         with progress.task("latency of one row"):
             latency = _latency(project, interface, frame, predict_row)
-    facts = Facts(
+    return Facts(
         metric=evaluation.metric,
         value=measure.of(challenger, frame),
         direction=measure.direction,
@@ -161,7 +175,6 @@ def run(
         champion_classes=old.classes if old else (),
         metrics=evaluation.metrics,
     )
-    return decide(facts, project.config.gate)
 
 
 def _champion(project: Project, version: ModelVersion, registry: Registry, prepared: Prepared) -> Champion:
@@ -250,12 +263,13 @@ def _compare(project: Project, measure: Measure, answers: Answers) -> Iterator[C
 
 
 def _comparison(measure: Measure, tolerance: float, answers: Answers, label: str = "") -> Comparison:
-    _, low = bootstrap.advantage_at_least(measure, answers.challenger, answers.champion, answers.frame)
+    found = bootstrap.advantage(measure, answers.challenger, answers.champion, answers.frame)
     return Comparison(
         metric=measure.name,
         challenger=measure.of(answers.challenger, answers.frame),
         champion=measure.of(answers.champion, answers.frame),
-        advantage_low=low,
+        advantage_low=found.low,
+        advantage_high=found.high,
         tolerance=tolerance,
         slice=label,
         rows=len(answers.frame),

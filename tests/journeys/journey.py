@@ -385,7 +385,7 @@ def create(root: Path) -> Journey:
     root.mkdir(parents=True)
     (root / "faults").mkdir()
     subprocess.run(["git", "init", "--quiet", str(root)], check=True)
-    _write_data(root / "data.csv")
+    write_data(root / "data.csv")
     (root / "train.py").write_text(TRAIN.lstrip())
     (root / "features.py").write_text(textwrap.dedent(FEATURES.format(faults=str(root / "faults"))).lstrip())
     (root / ".gitignore").write_text("/faults\n/out\n__pycache__/\n")
@@ -429,13 +429,14 @@ def aliases(journey: Journey) -> Mapping[str, int]:
     return {alias: version.version for version in versions for alias in version.aliases}
 
 
-def _write_data(file: Path) -> None:
+def write_data(file: Path, rows: int = 1200) -> None:
+    """Rows in which two columns decide the class, most of the time."""
     import numpy as np
     import pandas as pd
 
     rng = np.random.default_rng(0)
-    price, volume = rng.normal(size=1200), rng.integers(0, 50, 1200)
-    city = rng.choice(["oslo", "rome", "lima"], 1200)
+    price, volume = rng.normal(size=rows), rng.integers(0, 50, rows)
+    city = rng.choice(["oslo", "rome", "lima"], rows)
     chance = 1 / (1 + np.exp(-(1.5 * price + 0.6 * (city == "rome"))))
-    target = (rng.random(1200) < chance) * 1
+    target = (rng.random(rows) < chance) * 1
     pd.DataFrame({"price": price, "volume": volume, "city": city, "class": target}).to_csv(file, index=False)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tidegate.core.metrics import Scored
 from tidegate.monitors.candidates import Candidate, Rules, choose
-from tidegate.pipelines.bootstrap import advantage_at_least
+from tidegate.pipelines.bootstrap import advantage
 from tidegate.pipelines.own_metrics import Measure
 
 ROWS = 2_000
@@ -19,8 +19,8 @@ def compare(one: Scored, champion: Scored, confidence: float) -> tuple[float, fl
     import pandas as pd
 
     frame, accuracy = pd.DataFrame(index=range(len(one.truth))), Measure("accuracy", "higher")
-    bound = advantage_at_least(accuracy, one, champion, frame, confidence)
-    return (accuracy.of(one, frame), accuracy.of(champion, frame), *bound)
+    found = advantage(accuracy, one, champion, frame, confidence)
+    return (accuracy.of(one, frame), accuracy.of(champion, frame), found.estimate, found.low)
 
 
 def normal(one: Scored, champion: Scored, confidence: float) -> tuple[float, float, float, float]:

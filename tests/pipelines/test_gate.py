@@ -22,7 +22,7 @@ from tidegate.core.metrics import Scored
 from tidegate.core.progress import Silent
 from tidegate.core.project import Project, open_project
 from tidegate.pipelines import dvc_repo
-from tidegate.pipelines.bootstrap import advantage_at_least
+from tidegate.pipelines.bootstrap import advantage
 from tidegate.pipelines.gate import Column, Comparison, Facts, Overlap, decide
 from tidegate.pipelines.learnt import LEARNT_FILE
 from tidegate.pipelines.own_metrics import Measure
@@ -248,7 +248,7 @@ def _pair(seed: int, rows: int, worse: float) -> tuple[Scored, Scored]:
 def test_the_bound_covers_the_truth_about_95_times_in_100() -> None:
     """Two models of equal quality: the lower bound of the difference lies under 0 in about 95 % of data sets."""
     measure, frame = Measure("roc_auc", "higher"), pd.DataFrame(index=range(250))
-    bounds = [advantage_at_least(measure, *_pair(seed, 250, 0.0), frame)[1] for seed in range(120)]
+    bounds = [advantage(measure, *_pair(seed, 250, 0.0), frame)[1] for seed in range(120)]
     # 120 draws at 0.95: fewer than 106 or more than 119 covered has a chance under 1 in 500 on either side.
     assert 106 <= sum(bound <= 0 for bound in bounds) <= 119
 
@@ -256,9 +256,9 @@ def test_the_bound_covers_the_truth_about_95_times_in_100() -> None:
 def test_a_clearly_worse_model_has_a_clearly_negative_bound() -> None:
     """The estimate and the bound have the metric's good direction as their sign."""
     frame = pd.DataFrame(index=range(2000))
-    estimate, low = advantage_at_least(Measure("roc_auc", "higher"), *_pair(0, 2000, 1.5), frame)
+    estimate, low, _ = advantage(Measure("roc_auc", "higher"), *_pair(0, 2000, 1.5), frame)
     assert low < estimate < -0.05
-    estimate, low = advantage_at_least(Measure("brier", "lower"), *_pair(0, 2000, 1.5), frame)
+    estimate, low, _ = advantage(Measure("brier", "lower"), *_pair(0, 2000, 1.5), frame)
     assert low < estimate < 0
 
 
@@ -269,7 +269,7 @@ def test_a_worse_regression_has_the_same_bound_wherever_its_target_lies(mean: fl
     plain, noise = rng.normal(size=300), rng.normal(size=300)
     truth = mean + spread * plain
     good, bad = (Scored(truth, truth + spread * share * noise) for share in (0.3, 0.6))
-    estimate, low = advantage_at_least(Measure("r2", "higher"), bad, good, pd.DataFrame(index=range(300)))
+    estimate, low, _ = advantage(Measure("r2", "higher"), bad, good, pd.DataFrame(index=range(300)))
     assert (estimate, low) == pytest.approx((-0.24788, -0.30503), abs=1e-4)
 
 
@@ -278,8 +278,8 @@ def test_an_own_metric_has_the_same_bound_as_the_built_in_one() -> None:
     challenger, champion = _pair(4, 300, 0.5)
     frame = pd.DataFrame(index=range(300))
     own = Measure("mine:accuracy", "higher", lambda truth, prediction, _: (truth == prediction).mean())
-    mine = advantage_at_least(own, challenger, champion, frame)
-    built_in = advantage_at_least(Measure("accuracy", "higher"), challenger, champion, frame)
+    mine = advantage(own, challenger, champion, frame)
+    built_in = advantage(Measure("accuracy", "higher"), challenger, champion, frame)
     assert mine == pytest.approx(built_in, abs=0.01)
 
 
@@ -288,7 +288,7 @@ def test_a_metric_of_a_handful_of_rows_has_no_bound() -> None:
     truth = np.array([1] + [0] * 40)
     score = np.linspace(0.9, 0.1, 41)
     one = Scored(truth, (score > 0.5) * 1, np.stack([1 - score, score], axis=1), (0, 1))
-    _, low = advantage_at_least(Measure("roc_auc", "higher"), one, one, pd.DataFrame(index=range(41)))
+    _, low, _ = advantage(Measure("roc_auc", "higher"), one, one, pd.DataFrame(index=range(41)))
     assert np.isnan(low)
 
 

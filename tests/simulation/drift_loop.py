@@ -19,7 +19,7 @@ from tidegate.core.config_live import Monitor, Retrain
 from tidegate.core.metrics import Scored
 from tidegate.monitors.candidates import Candidate, Choice, Rules, choose, formers
 from tidegate.monitors.trigger import Signs, changed_since, decide, rows_to_keep
-from tidegate.pipelines.bootstrap import advantage_at_least
+from tidegate.pipelines.bootstrap import advantage
 from tidegate.pipelines.own_metrics import Measure
 from tidegate.registry.ledger import Event
 from tidegate.registry.state import State, fold
@@ -193,8 +193,8 @@ class Loop:
 def compare(one: Scored, champion: Scored, confidence: float) -> tuple[float, float, float, float]:
     """Accuracy of both, and the paired bootstrap's advantage."""
     frame = pd.DataFrame(index=range(len(one.truth)))
-    bound = advantage_at_least(ACCURACY, one, champion, frame, confidence)
-    return (ACCURACY.of(one, frame), ACCURACY.of(champion, frame), *bound)
+    found = advantage(ACCURACY, one, champion, frame, confidence)
+    return (ACCURACY.of(one, frame), ACCURACY.of(champion, frame), found.estimate, found.low)
 
 
 def _hour(number: int) -> str:
