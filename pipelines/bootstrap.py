@@ -36,7 +36,8 @@ _OWN_LEAST = 200
 class Advantage(NamedTuple):
     """How much better a challenger is (negative: worse) in a metric's good direction; NaN where it is not defined.
 
-    `low` and `high` are one-sided bounds (95 % unless asked otherwise), each by itself: the gate asks only how bad it could be.
+    `low` and `high` are one-sided bounds (95 % unless asked otherwise), each by itself: the gate asks only how bad it
+    could be.
     """
 
     estimate: float
