@@ -101,7 +101,7 @@ def test_what_cannot_be_is_refused_before_the_start() -> None:
 
 
 def test_what_no_traffic_can_mend_is_refused_before_a_training() -> None:
-    """A goal that is three metrics and a step of 100; what must be measured, as lines and labels, has to wait for it."""
+    """A goal that is three metrics and a step of 100; what has to be measured, lines and labels, waits for it."""
     for wrong in ({"goal": {"metric": "latency"}}, {"steps": [100]}):
         with pytest.raises(UsageError):
             check(Rollout.model_validate(wrong))
