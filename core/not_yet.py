@@ -16,7 +16,7 @@ _KEYS: Final = (
     ("train.resources", "training takes what this machine has"),
     ("serve.id", "requests are named by their prediction id only"),
     ("serve.capture", "no predictions are kept, so nothing of them is written, hashed or deleted"),
-    ("image", "no images are built"),
+    ("image.pull_secret", "no cluster pulls the image"),
     ("rollout.unit.window", "only errors and latency are judged, which are known at once"),
     ("monitor", "nothing watches for drift or lost quality"),
     ("retrain", "nothing starts a training by itself"),

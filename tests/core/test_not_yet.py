@@ -15,7 +15,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "train.resources": {"train": {"resources": {"gpu": 1}}},
     "serve.id": {"serve": {"id": "order_id"}},
     "serve.capture": {"serve": {"capture": {"exclude": ["name"]}}},
-    "image": {"image": {"system_packages": ["libgomp1"]}},
+    "image.pull_secret": {"image": {"pull_secret": "registry"}},
     "rollout.unit.window": {"rollout": {"unit": {"window": 60.0}}},
     "monitor": {"monitor": {"labels": {"command": "./labels"}}},
     "retrain": {"retrain": {"release": "auto"}},
