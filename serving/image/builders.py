@@ -37,8 +37,9 @@ class Builder:
     push: tuple[tuple[str, ...], ...]
 
 
-# Docker's format, since OCI's has no health check. `--layers` keeps what models share in layers of their own.
-_OWN: Final = ("build", "--format", "docker", "--layers")
+# OCI's format, since Docker's writes the name of the build's container into the config, and no digest is ever the same;
+# OCI has no place for the health check, which clusters do not read. `--layers`: what models share is a layer.
+_OWN: Final = ("build", "--format", "oci", "--layers")
 _BUILDERS: Final = {
     "docker": Builder(
         "docker",
