@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FOLDERS := api cli console core monitors pipelines registry rollouts serving
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test ramps road quick bench check lint types imports workflows picture simulate dist lock clean
+.PHONY: help setup demo test test-images ramps road quick bench check lint types imports workflows picture simulate dist lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -34,6 +34,9 @@ ramps: setup ## whole ramps and every installed scenario by simulation; minutes
 
 road: setup ## the README's four lines on real data with default policy, and the longer stories; a quarter of an hour
 	$(BIN)/python -m pytest -m long tests/journeys
+
+test-images: setup ## build, verify and run a real image; needs root, buildah, podman, runc, debootstrap, else skipped
+	$(BIN)/python -m pytest -m long tests/serving/image
 
 quick: setup ## the tests that take seconds
 	$(BIN)/python -m pytest -n 2 -m "not slow and not long"

@@ -323,6 +323,7 @@ class Image(Section):
         default=None, description="Package index, an https address or a secret reference; build time only."
     )
     ca: Text | None = Field(default=None, description="File with extra certificate authorities; build time only.")
+    sign: Secret | None = Field(default=None, description="ed25519 key (PEM) that signs where an image came from.")
 
     @field_validator("index")
     @classmethod

@@ -80,6 +80,9 @@ class Registry(Protocol):
     def set_alias(self, alias: str, version: int) -> None:
         """Point `alias` at `version`."""
 
+    def tag_image(self, version: int, digest: str) -> None:
+        """Say at `version` which image it became."""
+
     def delete_alias(self, alias: str) -> None:
         """Remove `alias`; nothing happens if it does not exist."""
 

@@ -28,6 +28,7 @@ from tidegate.registry.tags import (
     DATA_TAG,
     DIRTY_TAG,
     HASH_TAG,
+    IMAGE_TAG,
     OWNER_TAG,
     PATH_TAG,
     RESTORES_TAG,
@@ -362,6 +363,10 @@ class MlflowRegistry:
         """Point `alias` at `version`."""
         self._raw(self.model, str(version))
         self.client.set_registered_model_alias(self.model, alias, str(version))
+
+    def tag_image(self, version: int, digest: str) -> None:
+        """Say at `version` which image it became."""
+        self.client.set_model_version_tag(self.model, str(version), IMAGE_TAG, digest)
 
     def delete_alias(self, alias: str) -> None:
         """Remove `alias`; nothing happens if it does not exist."""

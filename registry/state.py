@@ -8,7 +8,7 @@ Pure: nothing here reads or writes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -87,6 +87,22 @@ class Gated:
 
 
 @dataclass(frozen=True, slots=True)
+class Imaged:
+    """The image of a release.
+
+    `digest` is the sha256 of its config, `pushed` that of its manifest in a registry, `sbom` and `provenance` are those
+    of the files in the store; `key` is the public key that signed, in hexadecimal. Empty: there is none.
+    """
+
+    digest: str
+    reference: str
+    pushed: str = ""
+    sbom: str = ""
+    provenance: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Watched:
     """One window of live data and what was made of it; times are ISO 8601 in UTC.
 
@@ -148,6 +164,7 @@ class State:
     versions: Mapping[str, int] = field(default_factory=dict)
     runs: Mapping[str, str] = field(default_factory=dict)
     gates: Mapping[str, Gated] = field(default_factory=dict)
+    images: Mapping[str, Imaged] = field(default_factory=dict)
     rollouts: tuple[RolloutState, ...] = ()
     retired: Retired | None = None
     frozen: str | None = None
@@ -298,6 +315,12 @@ def _rollback(state: State, event: Event) -> State:
     return _crown(state, event.data["release"], event.at, event.data.get("keep", 0.0))
 
 
+def _imaged(state: State, event: Event) -> State:
+    data = event.data
+    made = Imaged(**{name.name: data.get(name.name, "") for name in fields(Imaged)})
+    return replace(state, images={**state.images, data["release"]: made})
+
+
 def _watched(state: State, event: Event) -> State:
     data = event.data
     watched = Watched(
@@ -351,6 +374,7 @@ GRAMMAR: Mapping[str, Callable[[State, Event], State]] = {
     "aborted": _ended("aborted", "rollback"),  # rollout, reasons: by a person
     "replaced": _ended("replaced", "inconclusive"),  # rollout: a newer one follows
     "rollback": _rollback,  # release, reasons: immediate and unjudged
+    "imaged": _imaged,  # release, digest, reference, pushed, sbom, provenance, key: an image was built
     "watched": _watched,  # window, until, outcome, share, lost, retrain (asked, reason), report: of live data
     "retrain_started": _retrain_started,  # retrain, reason, window (that asked; none if a person did)
     "retrain_ended": _retrain_ended,  # retrain, outcome, release, data (its md5), reasons

@@ -234,6 +234,7 @@ class FakeRegistry:
         self.runs: dict[str, dict[str, Any]] = {}
         self.versions: list[ModelVersion] = []
         self.aliases: dict[str, int] = {}
+        self.images: dict[int, str] = {}
 
     @contextmanager
     def running(self, source: RunSource) -> Iterator[str]:
@@ -312,6 +313,10 @@ class FakeRegistry:
     def set_alias(self, alias: str, version: int) -> None:
         """Point `alias` at `version`."""
         self.aliases[alias] = self.get(version).version
+
+    def tag_image(self, version: int, digest: str) -> None:
+        """Remember the image of a version."""
+        self.images[version] = digest
 
     def delete_alias(self, alias: str) -> None:
         """Remove `alias`."""

@@ -12,6 +12,7 @@ from tidegate.cli.terminal import terminal
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tidegate.pipelines.image_check import Examined
     from tidegate.pipelines.machine import Finding
     from tidegate.pipelines.traffic_check import Seen
 
@@ -61,6 +62,38 @@ def traffic(
     t.show(document, lambda console: _render_traffic(console, seen, problems))
     if problems:
         raise typer.Exit(1)
+
+
+@app.command()
+def image(
+    what: Annotated[str, typer.Argument(help="A release, or an image's name or digest.", metavar="IMAGE")],
+) -> None:
+    """Verify an image, run it as a cluster would, and compare its answers with the release; exit 1 on a problem."""
+    from tidegate.pipelines.environment import environment_for
+    from tidegate.pipelines.image_check import examine
+
+    t = terminal()
+    seen = examine(environment_for(t.project), what, t.progress)
+    document = {"kind": "doctor_image", "ok": not seen.problems, **dataclasses.asdict(seen)}
+    t.show(document, lambda console: _render_image(console, seen))
+    if seen.problems:
+        raise typer.Exit(1)
+
+
+def _render_image(console: Console, seen: Examined) -> None:
+    console.print(f"{seen.reference} is release {seen.release}", markup=False, highlight=False, soft_wrap=True)
+    for layer in seen.layers:
+        console.print(f"{layer.size / 1e6:8.1f} MB  {layer.made_by[:68]}", markup=False, highlight=False)
+    console.print(f"{seen.size / 1e6:8.1f} MB  in all", highlight=False)
+    ports = ", ".join(seen.ports)
+    console.print(f"user {seen.user}, ports {ports}, {seen.provider or 'Python'}", markup=False, highlight=False)
+    console.print(f"ready after {seen.start:.1f} s, stopped in {seen.stop:.1f} s", highlight=False)
+    for problem in seen.problems:
+        console.print("FAIL", style="bold red", end="  ")
+        console.print(problem, markup=False)
+    if not seen.problems:
+        console.print("ok  ", style="green", end="  ")
+        console.print(f"{seen.rows} rows answered as by the release, at most {seen.difference:.1g} apart", markup=False)
 
 
 def _render_traffic(console: Console, seen: Seen, problems: tuple[str, ...]) -> None:

@@ -1,25 +1,31 @@
-"""`tidegate package`: where the Bento of a version is, built again if this machine has lost it."""
+"""`tidegate package`: the Bento of a version, built again if this machine has lost it, and its image."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tidegate.cli.terminal import terminal
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 
 def package(
     version: Annotated[int | None, typer.Argument(help="A released version; default: the champion.")] = None,
+    image: Annotated[bool, typer.Option("--image", help="Build its image, with docker, podman or buildah.")] = False,
+    push: Annotated[bool, typer.Option("--push", help="Push it to the environment's image_repository.")] = False,
 ) -> None:
     """Make sure that the Bento of a released version is here: the same bytes that passed the gate."""
     from tidegate.pipelines.environment import environment_for
     from tidegate.pipelines.repackage import package as run
 
     t = terminal()
-    made = run(environment_for(t.project), version, t.progress)
+    environment = environment_for(t.project)
+    made = run(environment, version, t.progress)
     release = made.release
-    document = {
+    document: dict[str, Any] = {
         "kind": "package",
         "version": release.version,
         "release": release.id,
@@ -27,5 +33,19 @@ def package(
         "built": made.built,
         "path": str(made.bundle),
     }
-    text = f"{release.bento} {'was built again' if made.built else 'is here'}: {made.bundle}"
-    t.show(document, lambda console: console.print(text, markup=False, highlight=False, soft_wrap=True))
+    lines = [f"{release.bento} {'was built again' if made.built else 'is here'}: {made.bundle}"]
+    if image or push:
+        from tidegate.pipelines import images
+
+        found = images.build(environment, release, made.bundle, t.progress, push=push)
+        document["image"] = images.document(release.id, found)
+        lines.append(f"{found.reference} is {found.digest}")
+        lines.append(
+            f"{'signed' if found.key else 'not signed (image.sign)'}; check it: tidegate release verify {release.id}"
+        )
+    t.show(document, lambda console: _print(console, lines))
+
+
+def _print(console: Console, lines: list[str]) -> None:
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -68,6 +68,35 @@ def checkout(
     )
 
 
+@app.command()
+def verify(
+    what: Annotated[str, typer.Argument(help="A release, or an image's name or digest.", metavar="RELEASE|IMAGE")],
+    key: Annotated[Path | None, typer.Option(help="PEM of the public key that must have signed it.")] = None,
+) -> None:
+    """Prove that an image is its release: layers, model, packages, origin and signature; exit 1 if it is not."""
+    from tidegate.pipelines import images
+    from tidegate.pipelines.environment import environment_for
+
+    t = terminal()
+    found = images.verify(environment_for(t.project), what, t.progress, _content(key) if key else None)
+    signed = f"signed by {found.signed_by}" if found.signed_by else "not signed: no key is configured (image.sign)"
+    t.show(
+        {"kind": "verified", **images.document(found.release, found.image), "signed_by": found.signed_by},
+        lambda console: console.print(
+            f"{found.image.reference} is release {found.release}, {signed}.", soft_wrap=True, highlight=False
+        ),
+    )
+
+
+def _content(file: Path) -> bytes:
+    from tidegate.core.errors import UsageError
+
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}.", "Name the public key: --key key.pub") from error
+
+
 def _print_list(console: Console, rows: list[dict[str, Any]]) -> None:
     """What fits into 80 columns without cutting an id; the rest is in `release show`."""
     if not rows:

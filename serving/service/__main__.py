@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tidegate.serving.service import workers
+from tidegate.serving.service import limits, workers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,8 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle", type=Path, default=bundle, required=bundle is None, help="bundle folder")
     parser.add_argument("--host", default=env("TIDEGATE_HOST", "127.0.0.1"), help="address to listen on")
     parser.add_argument("--port", type=int, default=int(env("TIDEGATE_PORT", "3000")), help="port to listen on")
-    parser.add_argument("--threads", type=int, default=int(env("TIDEGATE_THREADS", "1")), help="threads of a run")
-    parser.add_argument("--workers", type=int, default=int(env("TIDEGATE_WORKERS", "1")), help="processes")
+    parser.add_argument("--threads", type=_count, default=env("TIDEGATE_THREADS", "1"), help="of one run, or auto")
+    parser.add_argument("--workers", type=_count, default=env("TIDEGATE_WORKERS", "1"), help="processes, or auto")
     parser.add_argument("--worker", type=workers.Place.parse, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     bundle_folder = Path(chosen.bundle).resolve()
@@ -46,6 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         capture=env("TIDEGATE_CAPTURE", ""),
     )
     return server.run(settings)
+
+
+def _count(text: str) -> int:
+    """A number, or as many as the container has processors."""
+    return limits.processors() if text == "auto" else int(text)
 
 
 if __name__ == "__main__":

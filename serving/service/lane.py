@@ -165,6 +165,7 @@ class Lane:
         document = {
             "model": manifest.model if manifest else None,
             "version": manifest.version if manifest else None,
+            "provider": self._model.provider if self._model else "",
             "paths": sorted(f"{method} {path}" for path, (method, _) in self._routes.items()),
         }
         await _reply(send, 200, msgspec.json.encode(document), [_JSON])
@@ -271,6 +272,7 @@ class Lane:
             manifest, counts = self._model.manifest, self._batcher.counts
             info |= {"model": manifest.model, "version": str(manifest.version), "runtime": manifest.runtime}
             gauges["tidegate_queue_rows"] = counts.queued
+            gauges["tidegate_gpu_fallback"] = self._model.fell_back
             counters |= {
                 "tidegate_batches_inline_total": counts.inline,
                 "tidegate_batches_worker_total": counts.worker,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,12 @@ from tidegate.serving.service.schema import Row, Schema
 if TYPE_CHECKING:
     from tidegate.registry.model_folder import Predictor
 
+logger = logging.getLogger("tidegate.serving")
+
 # ONNX on another processor may round the last bits of float32 differently; more than this is another model.
 GOLDEN_TOLERANCE = 1e-4
+
+CUDA = "CUDAExecutionProvider"
 
 Array = npt.NDArray[Any]
 
@@ -73,7 +78,13 @@ class Model:
         code = self.manifest.hooks
         self.hooks = load_hooks(folder / "code" / code) if code else hook_files.Hooks()
         self._classes = self.manifest.classes
+        self.provider = ""
         self._compute = self._native() if self.manifest.runtime == "native" else self._onnx(threads)
+
+    @property
+    def fell_back(self) -> bool:
+        """Whether a GPU was asked for and the processor computes, which ONNX Runtime itself only whispers."""
+        return self.manifest.device == "gpu" and self.provider != CUDA
 
     def predict(self, rows: Sequence[Row], shadow: bool = False) -> Answer:
         """The answer to checked rows, with `respond` applied.
@@ -120,6 +131,9 @@ class Model:
 
     def _onnx(self, threads: int) -> Compute:
         session = open_session(self.folder / "model.onnx", self.manifest.device, threads)
+        self.provider = str(session.get_providers()[0])
+        if self.fell_back:
+            logger.error("serve.device is gpu, but CUDA did not load: the processor computes, many times slower")
         named = output_names(session)
         inputs = self.manifest.inputs
         fast = self.hooks.prepare is None and tensors.FastFeeds.fits(self.manifest.columns, inputs)
@@ -155,10 +169,12 @@ def open_session(file: Path, device: str, threads: int = 1) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = ["CPUExecutionProvider"]
     if device == "gpu":
-        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        if CUDA not in onnxruntime.get_available_providers():
             message = "serve.device is gpu, but this onnxruntime sees no CUDA device."
             raise TidegateError(message, "Install onnxruntime-gpu on a machine with a GPU, or set serve.device: cpu.")
-        providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        # CUDA's libraries come as wheels, where the loader of the system does not look.
+        onnxruntime.preload_dlls()
+        providers = [CUDA, *providers]
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=providers)
     except Exception as error:

@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
@@ -99,7 +100,8 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(settings: Settings) -> int:
-    inner = LazyInner(settings.bundle)
+    # The image leaves BentoML out: the lane answers all but the paths of its schema.
+    inner = LazyInner(settings.bundle) if find_spec("bentoml") else None
     pairs = PairLog(settings.pairs, settings.release, slices=settings.slices)
     lane = Lane(inner, settings.release, settings.place, pairs)
     server = _Server(_config(settings, lane), lane)
@@ -119,7 +121,8 @@ async def _serve(settings: Settings) -> int:
         with contextlib.suppress(asyncio.CancelledError):
             await task
     await asyncio.to_thread(lane.close, FLUSH_SECONDS)
-    await inner.close()
+    if inner is not None:
+        await inner.close()
     return 1 if lane.failure or not server.started else 0
 
 
