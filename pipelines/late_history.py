@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tidegate.core.errors import Inconclusive
 from tidegate.core.units import format_duration
-from tidegate.rollouts.plan import Source, source_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from tidegate.core.project import Project
     from tidegate.pipelines.environment import Environment
     from tidegate.rollouts.late_reading import Exposure, LateReading
+    from tidegate.rollouts.plan import Source
     from tidegate.rollouts.planning import Measured
 
 _DAYS: Final = 7
@@ -33,6 +33,8 @@ _RARE: Final = 0.999
 
 def late_metrics(config: Config) -> tuple[str, ...]:
     """The metrics of `rollout` that are known late."""
+    from tidegate.rollouts.plan import source_of
+
     rollout = config.rollout
     named = [one.metric for one in rollout.guardrails] + ([rollout.goal.metric] if rollout.goal else [])
     return tuple(dict.fromkeys(name for name in named if source_of(name) != "requests"))
@@ -64,6 +66,8 @@ def measured(environment: Environment, champion: str) -> dict[str, Measured]:
         Inconclusive: too few of its users are known in this way; says what to do.
         OwnMetricFailed: a function of the user's failed.
     """
+    from tidegate.rollouts.plan import source_of
+
     config, found = environment.project.config, {}
     metrics = late_metrics(config)
     for source, age in ages(config).items():

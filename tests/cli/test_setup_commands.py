@@ -41,20 +41,20 @@ def test_config_prints_yaml_that_is_the_same_config(cli: Cli, project: Path) -> 
 def test_keys_that_nothing_acts_on_yet_are_said(cli: Cli, project: Path) -> None:
     """On stderr and in the document; a config without them warns of nothing."""
     assert cli("config", "--json", cwd=project).json["warnings"] == []
-    (project / "tidegate.yaml").write_text(CONFIG + "rollout: {unit: {window: 1m}}\nmonitor: {min_rows: 9}\n")
+    (project / "tidegate.yaml").write_text(CONFIG + "image: {pull_secret: env:PULL}\ntrain: {resources: {gpu: 1}}\n")
     result = cli("config", "--json", cwd=project)
-    assert [sentence.split()[0] for sentence in result.json["warnings"]] == ["rollout.unit.window", "monitor"]
-    assert "Warning: rollout.unit.window is set, but this version does not act on it yet" in result.stderr
+    assert [sentence.split()[0] for sentence in result.json["warnings"]] == ["train.resources", "image.pull_secret"]
+    assert "Warning: train.resources is set, but this version does not act on it yet" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["ship", "up"])
 def test_ship_and_up_warn_before_they_begin(cli: Cli, project: Path, command: str) -> None:
     """There is no data here, so the command itself fails at once."""
-    (project / "tidegate.yaml").write_text(CONFIG + "notify: [{on: [drift], webhook: env:HOOK}]\n")
+    (project / "tidegate.yaml").write_text(CONFIG + "image: {pull_secret: env:PULL}\n")
     (project / ".tidegate").write_text("a file where the state's folder would be")
     result = cli(command, cwd=project)
     assert result.exit_code != 0
-    assert "Warning: notify is set" in result.stderr
+    assert "Warning: image.pull_secret is set" in result.stderr
 
 
 @pytest.mark.parametrize(("kind", "said"), [("local", "another one on this machine"), ("kubernetes", "on Kubernetes")])
