@@ -133,7 +133,9 @@ def _measured(project: Project, name: str, source: Source, age: float, frame: pd
     if kind == "share":
         # One of each on top: an arm that was never wrong is not known to be never wrong.
         return Measured((float(told.sum()) + 1) / (len(told) + 2), **late)
-    bound = float(np.quantile(np.abs(told), _RARE)) or None
+    size = np.abs(told)
+    # Where fewer than one user in a thousand has any, the largest of them bounds the next one.
+    bound = float(np.quantile(size, _RARE)) or float(size.max()) or None
     if bound is not None:
         told = np.clip(told, -bound, bound)
     return Measured(float(told.mean()), variance=float(told.var()), bound=bound, **late)

@@ -6,7 +6,7 @@ Writing and reading stand side by side. A file holds the blocks that were closed
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from tidegate.core.errors import TidegateError, UsageError
 from tidegate.core.store import Store
@@ -15,11 +15,15 @@ from tidegate.rollouts.blocks import Block
 
 
 def write_blocks(
-    store: Store, rollout: str, blocks: Sequence[Block], bunching: Mapping[str, float] | None = None
+    store: Store,
+    rollout: str,
+    blocks: Sequence[Block],
+    bunching: Mapping[str, float] | None = None,
+    higher: Collection[str] = (),
 ) -> None:
-    """Keep blocks that follow each other, with the design effect of each metric; none leaves nothing."""
+    """Keep blocks that follow each other, with the design effect and direction of metrics; none leaves nothing."""
     if blocks:
-        lines = [json.dumps(line) for block in blocks for line in to_lines(rollout, block, bunching)]
+        lines = [json.dumps(line) for block in blocks for line in to_lines(rollout, block, bunching, higher)]
         store.write(f"{_folder(rollout)}/{blocks[0].index:08d}.jsonl", ("\n".join(lines) + "\n").encode())
 
 

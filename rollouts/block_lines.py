@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -30,12 +30,15 @@ _EXAMPLE = '{"stream": "a", "minute": 0, "arm": "canary", "metric": "error_rate"
 _WHOLE = 100
 
 
-def to_lines(stream: str, block: Block, bunching: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
+def to_lines(
+    stream: str, block: Block, bunching: Mapping[str, float] | None = None, higher: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """The block as JSON lines ``{stream, minute, arm, metric, n, x, weight?}``; `minute` is the index of the block.
 
     A mean has ``sum, sumsq`` in place of `x`. Raw requests are two lines of the metric "attempts"; the canary's also
     carries `misrouted`, `ready` and `skipped` when they say something. `bunching` is the design effect of each metric:
-    lines of one that is not 1 carry it, because their counts are worth so many times less.
+    lines of one that is not 1 carry it, because their counts are worth so many times less. `higher` are metrics of the
+    user's own that are better when higher, which their lines say because no name tells it.
     """
     head: dict[str, Any] = {"stream": stream, "minute": block.index}
     tail: dict[str, Any] = {} if block.weight is None else {"weight": block.weight}
@@ -43,7 +46,8 @@ def to_lines(stream: str, block: Block, bunching: Mapping[str, float] | None = N
     for cohort in block.matured:
         told = {} if cohort.weight is None else {"weight": cohort.weight}
         for metric, sums in cohort.metrics.items():
-            lines += [{**head, **one, **told, "cohort": cohort.index} for one in _arms(metric, sums)]
+            good = {"better": "higher"} if metric in higher else {}
+            lines += [{**head, **one, **told, **good, "cohort": cohort.index} for one in _arms(metric, sums)]
     for metric, sums in [*block.metrics.items(), (ATTEMPTS, block.attempts)]:
         effect = (bunching or {}).get(metric, 1.0)
         worth = {} if effect == 1 else {"bunching": effect}
@@ -74,6 +78,7 @@ class Lines:
         means: which metrics came as sums of a quantity.
         late: which metrics came for cohorts; `cohort` holds theirs, `NO_COHORT` of the others.
         bunching: the largest design effect that lines of a metric carry.
+        higher: the user's own metrics whose lines say that they are better when higher.
         q: sums of squares; of counts the events once more.
         misrouted: (stream, minute, weight) -> requests that the other arm answered.
         unready: blocks at whose end the canary was not ready.
@@ -85,6 +90,7 @@ class Lines:
     means: dict[str, bool] = field(default_factory=dict)
     late: dict[str, bool] = field(default_factory=dict)
     bunching: dict[str, float] = field(default_factory=dict)
+    higher: set[str] = field(default_factory=set)
     stream: array[int] = field(default_factory=lambda: array("l"))
     minute: array[int] = field(default_factory=lambda: array("l"))
     weight: array[int] = field(default_factory=lambda: array("l"))
@@ -174,12 +180,30 @@ def _count_once(found: Lines) -> None:
             f"{(found.n[before], found.x[before])} before and is {(found.n[at], found.x[at])} now.",
             "Counts of several replicas add up when each line names its `source`.",
         )
+    _refuse_cohorts_twice(keys)
     if later.size:
         kept = np.ones(len(found.n), dtype=np.bool_)
         kept[later] = False
         for name in (*_COLUMNS, "source", "cohort"):
             column = getattr(found, name)
             setattr(found, name, array(column.typecode, np.array(column)[kept].tolist()))
+
+
+def _refuse_cohorts_twice(keys: Any) -> None:
+    """A cohort is judged once: told again with another block, its users would count twice.
+
+    Raises:
+        UsageError: one is.
+    """
+    import numpy as np
+
+    late = np.flatnonzero(keys[6] != NO_COHORT)
+    whole = np.unique(keys[:, late], axis=1)
+    once = np.unique(np.delete(whole, 1, axis=0), axis=1)
+    if whole.shape[1] > once.shape[1]:
+        raise UsageError(
+            "A cohort comes with several blocks.", "It is judged once, with the block (`minute`) in which it matured."
+        )
 
 
 def _take(line: Mapping[str, Any], found: Lines) -> None:
@@ -242,12 +266,21 @@ def _whole(value: Any, name: str, most: int = 10**12) -> int:
 def _extra(line: Mapping[str, Any], found: Lines, block: tuple[int, int, int], metric: str) -> None:
     if "bunching" in line:
         found.bunching[metric] = max(found.bunching.get(metric, 1.0), _effect(line["bunching"]))
+    if "better" in line:
+        _better(line["better"], metric, found)
     if line.get("misrouted"):
         found.misrouted[block] = max(found.misrouted.get(block, 0), _whole(line["misrouted"], "misrouted"))
     if line.get("ready") is False:
         found.unready.add(block)
     if line.get("skipped") and "cohort" not in line:
         found.skipped[block] = _whole(line["skipped"], "skipped")
+
+
+def _better(value: Any, metric: str, found: Lines) -> None:
+    if value not in {"lower", "higher"}:
+        raise UsageError(f"better is {value!r}.", "It is lower or higher, and is said of metrics of your own.")
+    if value == "higher":
+        found.higher.add(metric)
 
 
 def _effect(value: Any) -> float:

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from tidegate.core.errors import Temporary, TidegateError
 from tidegate.core.store import Store, StoreError
-from tidegate.rollouts.blocks import Block, Cohort, Exposed
+from tidegate.rollouts.blocks import LABELLED, Block, Cohort, Exposed, Sums
 from tidegate.rollouts.exposures import exposed_blocks, forget_exposures, read_exposures, write_exposures
 from tidegate.rollouts.late_reading import Exposure
 from tidegate.rollouts.plan import GoalPlan, RolloutPlan, Source, Stream
 
 _AT_ONCE: Final = 200
 """Blocks of one look, after a night in which nobody looked."""
+
+_RESTARTED: Final = "What became of the rollout's users is being read again after a restart."
 
 Aside = Callable[[Callable[[], None]], None]
 
@@ -79,7 +82,8 @@ class Cohorts:
         self._kept = exposed_blocks(store, plan.rollout)
         self._ready: list[Cohort] = []
         self._looking, self._lock = threading.Event(), threading.Lock()
-        self._trouble: TidegateError | None = None
+        # Whatever held the rollout before a restart may still be so: nothing is promoted until somebody has looked.
+        self._trouble: TidegateError | None = Temporary(_RESTARTED) if state is not None and self._ages else None
         self._again = 0.0
 
     @property
@@ -103,6 +107,8 @@ class Cohorts:
         self._again = now + self.plan.block_seconds
         self._kept = [index for index in self._kept if index >= min(self._next.values())]
         due = {source: blocks for source in self._ages if (blocks := self._due(source, start, now))}
+        if not due:
+            self._trouble = None
         if due:
             self._looking.set()
             self._aside(lambda: self._measure_all(due, start))
@@ -158,6 +164,9 @@ class Cohorts:
         metrics = self._ages[source]
         users = [one for index in blocks for one in read_exposures(self._store, self.plan.rollout, index)]
         found = self._reading.cohorts(metrics, users, self.plan.settle)
+        if source != "labels" and "labels" in self._ages:
+            # Whose truth is known is counted once, whoever needs it.
+            found = tuple(replace(one, metrics=_without_labelled(one)) for one in found)
         late = self._late_labels(metrics, blocks, start) if source == "labels" else 0
         with self._lock:
             self._fresh_late += late
@@ -170,3 +179,7 @@ class Cohorts:
         back = int(age // block) + 1
         since, until = max(due[0] - back, 0), max(due[-1] + 1 - back, 0)
         return self._reading.late_labels(start + since * block, start + until * block, age) if until > since else 0
+
+
+def _without_labelled(cohort: Cohort) -> dict[str, Sums]:
+    return {name: sums for name, sums in cohort.metrics.items() if name != LABELLED}

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tidegate.core.artifacts import VerdictWord
-from tidegate.rollouts.battery import N0, N1, Battery
+from tidegate.rollouts.battery import N0, N1, X0, Battery
 from tidegate.rollouts.plan import GoalPlan, RolloutPlan, Stream
 from tidegate.rollouts.stats import confidence, ratio
 from tidegate.rollouts.stats.binary import BinaryE, log_mean
@@ -49,6 +49,7 @@ class Evidence:
         users: new users of each step in the canary and in both arms, shape (streams, steps, 2).
         dealt: those of them who came while the step's weight was known.
         known: users of each step whose late metrics are known, shape (streams, steps, late metrics, 2).
+        events: the stable arm's events, or sums, of each step and late metric, shape (streams, steps, late metrics).
         labelled: (n1, x1, n0, x0) of all cohorts that labels are for: users, and those whose truth is known.
     """
 
@@ -67,6 +68,8 @@ class Evidence:
         self.users: Floats = np.zeros((streams, len(plan.steps), 2))
         self.dealt: Floats = np.zeros((streams, len(plan.steps), 2))
         self.known: Floats = np.zeros((streams, len(plan.steps), len(self._late), 2))
+        self.events: Floats = np.zeros((streams, len(plan.steps), len(self._late)))
+        self._reported = np.array([self._metrics[at].source == "outcomes" for at in self._late], dtype=np.bool_)
         self.labelled: Floats = np.zeros((streams, 4))
         # More, or fewer, of the canary's users than of the stable arm's have a truth: by a tenth and beyond.
         self._labels = BinaryE(np.broadcast_to([_UNLIKE, 1 / _UNLIKE], (streams, 2)), 0.0, [+1.0, -1.0], _LABELLED)
@@ -104,6 +107,7 @@ class Evidence:
         self._tests.update(sums, step, there)
         self._effect.update(sums)
         np.add.at(self.known, (np.arange(len(step)), step), sums[:, self._late][:, :, [N1, N0]])
+        np.add.at(self.events, (np.arange(len(step)), step), np.abs(sums[:, self._late, X0]))
         n1, x1, n0, x0 = (labelled[:, None, at] for at in range(4))
         self._labels.update(n1, x1, n0, x0, live=(n1 + n0) > 0)
         self.labelled += labelled
@@ -131,6 +135,15 @@ class Evidence:
         more than a tenth of itself.
         """
         return np.asarray(log_mean(self._labels.log_e()[0]))
+
+    def heard(self, step: Ints) -> Mask:
+        """Whether the stable arm of the step had an event of every outcome: shape (streams,).
+
+        Users without one count as 0, and so does everybody while events do not arrive: a feed that broke would look
+        like two arms that are alike. Known before the next cohort comes, so no test's promise is touched by it.
+        """
+        told = self.events[np.arange(len(step)), np.maximum(step, 0)] > 0
+        return np.asarray((told | ~self._reported).all(axis=-1))
 
     @property
     def units(self) -> Floats:
@@ -181,8 +194,8 @@ class Evidence:
             "dealt": self.dealt.tolist(),
         }
         if len(self._late):
-            late = {"known": self.known.tolist(), "labelled": self.labelled.tolist(), "labels": self._labels.state()}
-            state |= late
+            late = {"known": self.known.tolist(), "events": self.events.tolist(), "labelled": self.labelled.tolist()}
+            state |= {**late, "labels": self._labels.state()}
         return state
 
     def restore(self, state: Mapping[str, Any], step: Ints) -> None:
@@ -191,7 +204,8 @@ class Evidence:
         self._effect.sums = np.asarray(state["effect"], dtype=np.float64)
         self.users, self.dealt = (np.asarray(state[name], dtype=np.float64) for name in ("users", "dealt"))
         if len(self._late):
-            self.known, self.labelled = (np.asarray(state[name], dtype=np.float64) for name in ("known", "labelled"))
+            for name in ("known", "events", "labelled"):
+                setattr(self, name, np.asarray(state[name], dtype=np.float64))
             self._labels.restore(state["labels"])
         self._prove(step)
 

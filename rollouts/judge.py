@@ -16,7 +16,7 @@ from tidegate.core.errors import UsageError
 from tidegate.core.units import format_duration
 from tidegate.rollouts.battery import N0, N1
 from tidegate.rollouts.blocks import LABELLED, Block, Cohort, Counts
-from tidegate.rollouts.panel import WORDS, Late, Panel, Row
+from tidegate.rollouts.panel import UNLIKE, WORDS, Late, Panel, Row
 from tidegate.rollouts.plan import RolloutPlan
 from tidegate.rollouts.stats import ratio
 from tidegate.rollouts.verdict import SampleRatio, Verdict
@@ -141,7 +141,7 @@ class Judge:
         undecided = decision == "inconclusive"
         if decision == "rollback" or (undecided and action == "rollback"):
             return 0
-        if decision == "continue" or (undecided and (action == "hold" or bool(self._panel.voided[0]))):
+        if decision == "continue" or (undecided and (action == "hold" or bool(self._panel.void[0]))):
             return None
         return (*self.plan.steps, 100)[step + 1]
 
@@ -175,9 +175,9 @@ def reasons(panel: Panel, stream: int = 0) -> tuple[str, ...]:
         return (guard_sentence(plan, step, both),)
     if decision == "promote":
         return tuple(metric.sentence for metric in metrics)
-    if decision == "inconclusive" and panel.voided[stream]:
+    if decision == "inconclusive" and panel.void[stream]:
         n1, x1, n0, x0 = panel.evidence.labelled[stream]
-        unlike = panel.unlike[stream]
+        unlike = panel.void[stream] == UNLIKE
         return (labels_sentence(x1 / n1, x0 / n0) if unlike else ratio_sentence(plan.steps[step], canary, both),)
     if decision == "inconclusive":
         waited = format_duration(round(float(panel.elapsed[stream])))

@@ -39,6 +39,11 @@ LEAST_PROBABILITY: Final = 1e-3
 """A log loss ends here, at 6.9: one certain mistake must not outweigh a thousand users."""
 
 
+_WORST: Final = -math.log(LEAST_PROBABILITY)
+_WORST_OF_CLASSES: Final[Mapping[str, float]] = {"accuracy": 0.0, "loss": _WORST, "log_loss": _WORST, "brier": 1.0}
+"""What an answer without a prediction counts as."""
+
+
 class OwnMetricFailed(TidegateError):
     """The user's function cannot say what it is there for: nothing is concluded without it."""
 
@@ -64,7 +69,9 @@ def values(metric: str, frame: pd.DataFrame, own: Own, bound: float | None = Non
         found = _OF_OUTCOMES[metric](sums)
     else:
         found = _of_label(metric, frame)
-    return found if bound is None else np.clip(found, -bound, bound)
+    if bound is None:
+        return np.where(np.isinf(found), np.nan, found)
+    return np.clip(found, -bound, bound)
 
 
 def cohorts(metrics: Iterable[Stream | GoalPlan], frame: pd.DataFrame, own: Own) -> tuple[Cohort, ...]:
@@ -134,12 +141,14 @@ _OWN_HINT = "It is called as function(frame) and returns one finite number for e
 def _of_label(metric: str, frame: pd.DataFrame) -> Floats:
     import numpy as np
 
-    known = (frame["truth"].notna() & frame["prediction"].notna()).to_numpy()
-    found = np.full(len(frame), np.nan)
-    rows = frame[known]
+    truth, answered = frame["truth"].notna().to_numpy(), frame["prediction"].notna().to_numpy()
+    found, known = np.full(len(frame), np.nan), truth & answered
+    rows, classes = frame[known], frame.attrs.get("classes") or ()
     if len(rows):
-        classes = frame.attrs.get("classes") or ()
         found[known] = _classified(metric, rows, classes) if classes else _measured(metric, rows)
+    # Only an answer has a truth: one without a prediction is as wrong as can be, or a canary could leave out what it
+    # does not know.
+    found[truth & ~answered] = _WORST_OF_CLASSES.get(metric, math.nan) if classes else math.inf
     return found
 
 
@@ -158,9 +167,11 @@ def _classified(metric: str, rows: pd.DataFrame, classes: Iterable[str]) -> Floa
     scores = np.stack([np.asarray(one, dtype=np.float64) for one in rows["probabilities"].to_numpy()[there]])
     if metric == "brier":
         squares = ((scores - hot) ** 2).sum(axis=1)
-        unknown[there] = squares / 2 if hot.shape[1] == 2 else squares  # noqa: PLR2004 - binary counts once
+        told = squares / 2 if hot.shape[1] == 2 else squares  # noqa: PLR2004 - binary counts once
     else:
-        unknown[there] = -np.log(np.clip(np.where(hot, scores, 0.0).sum(axis=1), LEAST_PROBABILITY, 1.0))
+        told = -np.log(np.clip(np.where(hot, scores, 0.0).sum(axis=1), LEAST_PROBABILITY, 1.0))
+    # A probability that is no number is no answer either.
+    unknown[there] = np.where(np.isnan(told), _WORST_OF_CLASSES[metric], told)
     return unknown
 
 

@@ -153,7 +153,9 @@ class RolloutLoop:
         self._condemned = verdict.decision == "rollback"
         if blocks:
             self._stable_ready = health.stable_ready
-            write_blocks(self._store, self.id, kept, {one.metric: one.bunching for one in self.plan.streams})
+            higher = {one.metric for one in self.plan.metrics if one.source == "own" and one.better == "higher"}
+            bunching = {one.metric: one.bunching for one in self.plan.streams}
+            write_blocks(self._store, self.id, kept, bunching, higher)
             if self._cohorts is not None and self._builder is not None:
                 self._cohorts.keep(self._builder.drain(), kept, self._builder.end_of)
             self._write_checkpoint(verdict)

@@ -43,6 +43,10 @@ WORDS: Final[tuple[VerdictWord, ...]] = ("continue", "promote", "rollback", "inc
 """What each number in `Panel.decision` says."""
 
 
+UNEVEN, UNLIKE = 1, 2
+"""Why a step is void: the arms' shares of users, or of labels."""
+
+
 @dataclass(frozen=True, slots=True)
 class Late:
     """A matured cohort of each stream.
@@ -96,6 +100,8 @@ class Panel:
         skipped: how many of its intervals nobody watched; they are no time of the step.
         last: the newest block, -1 before the first.
         decided: the block of the newest decision other than `continue`; -1 without one.
+        void: whether the running step was ever found void, however even the arms became afterwards: 0 never, 1 for
+            their shares of users, 2 for their shares of labels.
 
     Args:
         plan: of the rollouts.
@@ -113,6 +119,7 @@ class Panel:
         self.skipped: Ints = np.zeros(streams, dtype=np.int64)
         self.last: Ints = np.full(streams, -1)
         self.decided: Ints = np.full(streams, -1)
+        self.void: Ints = np.zeros(streams, dtype=np.int64)
         limits = np.asarray(plan.step_max if step_max is None else step_max, dtype=np.float64)
         self._step_max = np.broadcast_to(limits, (streams, len(plan.steps)))
         self._rows = np.arange(streams)
@@ -134,6 +141,7 @@ class Panel:
         self.begun = np.where(begins, row.index, self.begun)
         self.skipped = np.where(begins, 0, self.skipped + np.where(live, row.skipped, 0))
         self.decision = np.where(begins, CONTINUE, self.decision)
+        self.void = np.where(begins, 0, self.void)
         self.step = np.where(begins, row.step, self.step)
         self.last = np.where(live, row.index, self.last)
         for late in row.late:
@@ -193,7 +201,9 @@ class Panel:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Read what `state` wrote."""
         for name in _NUMBERS:
-            setattr(self, name, np.asarray(state[name], dtype=np.int64))
+            # A state that is older than `void` was never found so.
+            known = state.get(name, self.void) if name == "void" else state[name]
+            setattr(self, name, np.asarray(known, dtype=np.int64))
         self.final = np.asarray(state["final"], dtype=np.bool_)
         self.evidence.restore(state["evidence"], self.step)
 
@@ -203,7 +213,10 @@ class Panel:
         undecided = live & ~stop & (self.decision == CONTINUE)
         over = elapsed >= self._step_max[self._rows, self.step]
         passed = over & self.met if plan.mode == "guard" else (elapsed >= plan.step_min) & self.proven
-        void = self.voided
+        passed &= self.evidence.heard(self.step)
+        found = np.where(self.unlike, UNLIKE, np.where(self.voided, UNEVEN, 0))
+        self.void = np.where(live & (self.void == 0), found, self.void)
+        void = self.void > 0
         decision = np.where(stop, ROLLBACK, self.decision)
         decision = np.where(undecided & ~void & passed, PROMOTE, decision)
         decision = np.where(undecided & (void | (over & ~passed)), INCONCLUSIVE, decision)
@@ -222,4 +235,4 @@ class Panel:
             )
 
 
-_NUMBERS: Final = ("decision", "step", "begun", "skipped", "last", "decided")
+_NUMBERS: Final = ("decision", "step", "begun", "skipped", "last", "decided", "void")

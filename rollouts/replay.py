@@ -343,14 +343,14 @@ def _metrics(rollout: Rollout) -> Iterator[str]:
 
 def _measured(name: str, lines: Lines, blocks: _Blocks, at: int, block_seconds: float) -> Measured:
     """What a metric is expected to be; a mean's first blocks say how it varies, which only tunes its test."""
-    late: dict[str, Any] = {}
+    late: dict[str, Any] = {"better": "higher"} if name in lines.higher else {}
     if lines.late[name]:
         own = np.array(lines.metric) == lines.metrics[name]
         ages = np.array(lines.minute)[own] - np.array(lines.cohort)[own]
-        late = {"source": source_of(name), "delay": float(ages.min() * block_seconds)}
+        late |= {"source": source_of(name), "delay": float(ages.min() * block_seconds)}
     if not lines.means[name]:
         return Measured(_EXPECTED.get(name, _RATE), kind="share", **late)
-    first = blocks.cohorts.sums[blocks.cohorts.rank == 0][:1] if late else blocks.sums[blocks.place == 0]
+    first = blocks.cohorts.sums[blocks.cohorts.rank == 0][:1] if lines.late[name] else blocks.sums[blocks.place == 0]
     n, s, q = first[:, at, 3:].sum(axis=0)
     mean = s / max(n, 1)
     return Measured(float(mean), float(max(q / max(n, 1) - mean**2, 0.0)) or 1.0, "mean", **late)
@@ -393,7 +393,7 @@ def _ended(panel: Panel) -> Mask:
     """Which rollouts are over, so that what was recorded afterwards is not theirs."""
     action, last = panel.plan.on_inconclusive, panel.step == len(panel.plan.steps) - 1
     cannot = panel.decision == INCONCLUSIVE
-    ended = (action == "rollback") | ((action == "promote") & last & ~panel.voided)
+    ended = (action == "rollback") | ((action == "promote") & last & (panel.void == 0))
     return np.asarray(panel.final | (cannot & ended))
 
 
