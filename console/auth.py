@@ -216,9 +216,10 @@ class Guard:
         """Where the app reads the body from, once everything is in order."""
         path, acts = request.url.path, request.method not in _SAFE_METHODS
         bearer = _bearer(request.headers)
-        if bearer is None:
-            self._check_names(request, acts=acts)
         visitor = request.scope["visitor"] = self._visitor(request, bearer)
+        if bearer is None or visitor is None:
+            # Only who holds a token may call the console by another name: no page of another site has one.
+            self._check_names(request, acts=acts)
         if path in INTAKE:
             # It has keys and a limit of its own.
             return receive

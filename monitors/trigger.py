@@ -192,16 +192,18 @@ def _windows_of_champion(state: State) -> Iterator[Watched]:
 def _waiting(state: State) -> str:
     """A release that a person was asked about and has not decided on."""
     newest = state.retrains[-1] if state.retrains else None
-    if newest is None or newest.outcome != "registered" or newest.release != state.challenger:
+    if newest is None or newest.outcome not in {"registered", "former"} or newest.release == state.champion:
         return ""
-    if any(one.canary == newest.release for one in state.rollouts):
+    if newest.outcome == "registered" and newest.release != state.challenger:
+        return ""
+    if any(one.canary == newest.release and one.started_at >= newest.started_at for one in state.rollouts):
         return ""
     return f"release {newest.release} of retrain {newest.id} waits for you: `tidegate rollout start {newest.release}`"
 
 
 def _trained(state: State) -> list[RetrainState]:
     """The retrains that cost a training; going back to a former champion does not."""
-    return [one for one in state.retrains if one.outcome not in {"former", "nothing_new"}]
+    return [one for one in state.retrains if one.trained]
 
 
 def _cooldown(state: State, retrain: Retrain, now: datetime) -> str:

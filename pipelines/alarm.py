@@ -10,7 +10,7 @@ from tidegate.core.errors import TidegateError
 from tidegate.core.metrics import DIRECTIONS
 from tidegate.monitors.candidates import formers
 from tidegate.monitors.trigger import Signs, decide
-from tidegate.pipelines import contest
+from tidegate.pipelines import contest, live_quality
 from tidegate.registry.state import State
 
 if TYPE_CHECKING:
@@ -33,24 +33,30 @@ def decider(environment: Environment, progress: Progress) -> Callable[[State, Do
             former.append(_former(environment, state, progress))
         config, now = environment.project.config, datetime.now(UTC)
         best, tolerance = best_former(environment, state), config.monitor.quality.tolerance
-        seen = signs(document, former=former[0], best=best, tolerance=tolerance)
+        quality = live_quality.of_champion(document.get("quality"), state.champion)
+        seen = signs(document, quality, former=former[0], best=best, tolerance=tolerance)
         return decide(state, seen, config.retrain, config.monitor, now).to_json()
 
     return ask
 
 
 def signs(
-    document: Document, *, former: str = "", best: tuple[int, float] | None = None, tolerance: float = 0.0
+    document: Document,
+    quality: Mapping[str, Any],
+    *,
+    former: str = "",
+    best: tuple[int, float] | None = None,
+    tolerance: float = 0.0,
 ) -> Signs:
     """The signs of a window.
 
     Args:
         document: what the monitor saw.
+        quality: what it saw of the champion, `live_quality.of_champion`.
         former: who answers better, a sentence; empty if nobody.
         best: version and holdout metric of the best former champion, in the metric that is watched.
         tolerance: of quality.
     """
-    quality = _first_version(document)
     return Signs(
         since=document["window"]["from"],
         outcome=document["outcome"],
@@ -75,12 +81,6 @@ def best_former(environment: Environment, state: State) -> tuple[int, float] | N
             found.append((version.version, version.metrics[name]))
     sign = 1.0 if DIRECTIONS.get(name) == "higher" else -1.0
     return max(found, key=lambda one: sign * one[1], default=None)
-
-
-def _first_version(document: Document) -> Mapping[str, Any]:
-    """The quality of the version that most users get."""
-    versions = (document.get("quality") or {}).get("versions") or ()
-    return versions[0] if versions else {}
 
 
 def _said(quality: Mapping[str, Any]) -> str:

@@ -144,6 +144,23 @@ class _Field:
 
 
 def _candidate(environment: Environment, field: _Field, name: str) -> Candidate:
+    """A release's answers to the rows.
+
+    Raises:
+        TidegateError: it cannot be loaded, or answers nothing: what its own code raises on values of today included.
+    """
+    try:
+        return _answering(environment, field, name)
+    except TidegateError:
+        raise
+    except Exception as error:
+        raise TidegateError(
+            f"Release {name} cannot answer the recorded rows: {type(error).__name__}: {error}.",
+            "Its hooks or its model do not know values of today.",
+        ) from error
+
+
+def _answering(environment: Environment, field: _Field, name: str) -> Candidate:
     from tidegate.serving import checked_hooks
     from tidegate.serving.service.model import Model
 

@@ -42,10 +42,18 @@ def newest(environment: Environment, now: datetime) -> dict[str, Any]:
     return {**found.to_json(), "from": since.isoformat(), "to": until.isoformat()}
 
 
-def lost(quality: Mapping[str, Any] | None) -> bool | None:
-    """Whether the version that most users get has lost quality; None: nobody can tell."""
+def of_champion(quality: Mapping[str, Any] | None, champion: str | None) -> Mapping[str, Any]:
+    """What is said of the champion, nothing where the window has no labels of it.
+
+    Labels come late: after a promotion they are of the version before for a while, whose loss is not the new one's.
+    """
     versions = (quality or {}).get("versions") or ()
-    answer = versions[0]["lost"] if versions else None
+    return next((one for one in versions if one.get("release") == champion), {})
+
+
+def lost(quality: Mapping[str, Any] | None, champion: str | None) -> bool | None:
+    """Whether the champion has lost quality; None: nobody can tell."""
+    answer = of_champion(quality, champion).get("lost")
     return None if answer is None else bool(answer)
 
 

@@ -10,7 +10,7 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -38,13 +38,17 @@ _ANSWERED: Final = frozenset({"released", "registered", "kept", "refused"})
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a retrain ended: `reasons` in sentences, `hint` is what to type next."""
+    """How a retrain ended: `reasons` in sentences, `hint` is what to type next.
+
+    `trained` is said where the outcome does not tell: of a training that a former champion won.
+    """
 
     outcome: RetrainOutcome
     reasons: tuple[str, ...]
     release: str | None = None
     data: str | None = None
     hint: str = ""
+    trained: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,8 @@ def by_itself(environment: Environment, progress: Progress) -> Retrained | None:
         Conflict: another process is at it.
     """
     with _alone(environment):
-        if environment.state().open_retrain is None and not due(environment, datetime.now(UTC)):
+        state = environment.state()
+        if is_frozen(state) or (state.open_retrain is None and not due(environment, datetime.now(UTC))):
             return None
         return _finish(environment, _begin(environment, _asked_by_window(environment)), progress)
 
@@ -104,6 +109,11 @@ def due(environment: Environment, now: datetime) -> bool:
     state = environment.state()
     window = unanswered(state)
     return window is not None and not brake(state, environment.project.config.retrain, now, trains=False)
+
+
+def is_frozen(state: State) -> bool:
+    """Whether a retrain that was killed, and that no person asked for, has to wait for `unfreeze`."""
+    return state.frozen is not None and state.open_retrain is not None and bool(state.open_retrain.window)
 
 
 def is_running(environment: Environment) -> bool:
@@ -186,7 +196,8 @@ def _end(environment: Environment, begun: RetrainState, ended: Ended) -> None:
         if state.open_retrain is None or state.open_retrain.id != begun.id:
             return None
         data = {"retrain": begun.id, "outcome": ended.outcome, "release": ended.release, "data": ended.data}
-        return Draft("retrain_ended", {**data, "reasons": list(ended.reasons)})
+        told = {} if ended.trained is None else {"trained": ended.trained}
+        return Draft("retrain_ended", {**data, **told, "reasons": list(ended.reasons)})
 
     environment.ledger.append(deciding(once))
     _attempts_file(environment).unlink(missing_ok=True)
@@ -289,7 +300,7 @@ class _Work:
             hint = f"To try it on users all the same: `tidegate rollout start {release}`."
             return Ended("kept", reasons, release, md5, hint)
         if choice.release != release:
-            return self._offer("former", choice, choice.release, self._data_of(choice.release))
+            return replace(self._offer("former", choice, choice.release, self._data_of(choice.release)), trained=True)
         return self._named_branch(self._offer("released", choice, release, md5))
 
     def _offer(self, outcome: RetrainOutcome, choice: Choice, release: str, data: str | None) -> Ended:

@@ -73,6 +73,8 @@ class Schedule:
         if "messages" not in self._running and self._has_news(state):
             self._begin("messages", "notify")
             self._told = state.length
+        if "labels" not in self._running and self._labels_due():
+            self._begin("labels", "labels")
         due = self._due(state) if "work" not in self._running else None
         if due is not None:
             self._begin("work", due)
@@ -86,11 +88,14 @@ class Schedule:
             (self.environment.run_dir / "retrain.json").unlink(missing_ok=True)
         self._running.clear()
 
+    def _labels_due(self) -> bool:
+        """The user's own command has a lane of its own: one that hangs must not keep windows from being watched."""
+        labels = self.environment.project.config.monitor.labels
+        return labels.command is not None and self._passed("labels", labels.every, 0.0)
+
     def _due(self, state: State) -> str | None:
-        """The most urgent act whose time has come: labels before the windows that they are counted in."""
+        """The most urgent act whose time has come."""
         config, now = self.environment.project.config, self.clock()
-        if config.monitor.labels.command is not None and self._passed("labels", config.monitor.labels.every, 0.0):
-            return "labels"
         if self._passed("monitor", config.monitor.window, _delay(config)):
             return "monitor"
         if self._wants_retrain(state, now):
@@ -113,6 +118,8 @@ class Schedule:
         if state.open_retrain is not None:
             from tidegate.pipelines import retrain
 
+            if retrain.is_frozen(state):
+                return False
             # Killed, unless somebody is at it in another terminal.
             return not retrain.is_running(self.environment)
         policy = self.environment.project.config.retrain

@@ -66,7 +66,7 @@ def post(reference: str, url: str, document: Mapping[str, Any], sleep: Callable[
             sleep(_BACKOFF * 4 ** (attempt - 1))
         try:
             said = _send(target, body)
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, UnicodeError) as error:
             # The text of such an error may name host and path.
             said = f"the connection failed ({type(error).__name__})"
         if said is None:

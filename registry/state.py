@@ -128,7 +128,8 @@ RetrainOutcome = Literal["released", "registered", "kept", "refused", "failed", 
 class RetrainState:
     """One retrain; `outcome` is None while it runs. `data` is the md5 that it trained on.
 
-    `window` is the beginning of the window that asked for it, empty if a person did.
+    `window` is the beginning of the window that asked for it, empty if a person did; `trained` whether it cost a
+    training, which going back to a former champion at once does not.
 
     `released`: a rollout began or ended well; `registered`: waits for a person; `kept`: the challenger was not better;
     `refused`: by the gate; `former`: a former champion is the better answer; `nothing_new`: the data was trained on
@@ -145,6 +146,7 @@ class RetrainState:
     data: str | None = None
     reasons: tuple[str, ...] = ()
     window: str = ""
+    trained: bool = True
 
 
 # What is kept of windows in the state; all of them are in the ledger.
@@ -352,6 +354,7 @@ def _retrain_ended(state: State, event: Event) -> State:
             release=data.get("release"),
             data=data.get("data"),
             reasons=tuple(data.get("reasons", ())),
+            trained=bool(data.get("trained", data["outcome"] not in {"former", "nothing_new"})),
         )
         if one.id == data["retrain"]
         else one

@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tidegate.core.errors import TidegateError
+from tidegate.core.errors import Temporary, TidegateError
+from tidegate.core.store import StoreError
 from tidegate.monitors.outcomes import Compared
 from tidegate.monitors.windows import Window, closed, without_gaps
 from tidegate.pipelines import live_quality
@@ -84,7 +85,7 @@ def watch(environment: Environment, window: Window, decide: Decide) -> Document 
     """Look at one window and enter it into the ledger; None where somebody else did so meanwhile."""
     if _is_watched(environment.state(), window):
         return None
-    document = look(environment, window)
+    document = _looked_at(environment, window)
     folder = report_folder(environment, window)
     undecided = {**document, "report": folder, "retrain": {"asked": False, "reason": "not decided yet"}}
     _write(environment, folder, undecided)
@@ -102,7 +103,7 @@ def watch(environment: Environment, window: Window, decide: Decide) -> Document 
                 "until": told["window"]["to"],
                 "outcome": told["outcome"],
                 "share": told["share"],
-                "lost": live_quality.lost(told["quality"]),
+                "lost": live_quality.lost(told["quality"], state.champion),
                 "retrain": told["retrain"],
                 "report": folder,
             },
@@ -158,6 +159,24 @@ def _row(outcomes: list[str]) -> int:
     return next((place for place, one in enumerate(told) if one != "drift"), len(told))
 
 
+def _looked_at(environment: Environment, window: Window) -> Document:
+    """What a window shows; one that can never be read is entered as such, so that those after it are looked at.
+
+    Raises:
+        Temporary, OSError: the store does not answer now; the next run looks again.
+    """
+    import duckdb
+
+    try:
+        return look(environment, window)
+    except (Temporary, StoreError, OSError, duckdb.IOException):
+        raise
+    except Exception as error:  # noqa: BLE001 - columns that changed their type, a damaged release: told, not repeated
+        why = error.message if isinstance(error, TidegateError) else f"{type(error).__name__}: {error}"
+        compared = Compared(0, "cannot_tell", None, (), (), (f"the window cannot be read: {why}",))
+        return _document(window, None, compared, None)
+
+
 def look(environment: Environment, window: Window) -> Document:
     """What a window shows, without a word to anybody.
 
@@ -172,6 +191,12 @@ def look(environment: Environment, window: Window) -> Document:
         answered = predictions.relation(opened, window.since, window.until).filter(ANSWERED)
         release = _serving(environment, answered)
         compared = _compared(environment, opened, answered, release)
+    return _document(window, release, compared, live_quality.newest(environment, window.until))
+
+
+def _document(
+    window: Window, release: Release | None, compared: Compared, quality: Mapping[str, Any] | None
+) -> Document:
     return {
         "kind": "drift",
         "window": {"from": window.since.isoformat(), "to": window.until.isoformat(), "rows": compared.rows},
@@ -179,7 +204,7 @@ def look(environment: Environment, window: Window) -> Document:
         "version": release.version if release else None,
         **compared.to_json(),
         "drifted": False,
-        "quality": live_quality.newest(environment, window.until),
+        "quality": quality,
         "retrain": None,
         "report": None,
     }

@@ -104,11 +104,11 @@ def test_each_act_has_its_hour(loop: Loop) -> None:
     assert loop.after(3 * 60).count("upkeep") == 3
 
 
-def test_one_act_at_a_time_and_messages_beside_it(loop: Loop) -> None:
-    """An hour of training delays the next window, and not the word about a rollback."""
+def test_one_act_at_a_time_with_labels_and_messages_beside_it(loop: Loop) -> None:
+    """An hour of training delays the next window, and neither the user's own command nor the word about a rollback."""
     asked(loop.environment)
     assert loop.after(0.5, end=False) == ["notify", "retrain"]
-    assert loop.after(180, end=False) == []
+    assert loop.after(180, end=False) == ["labels"]
     loop.started[0][1].code = 0
     tell(loop.environment, "frozen", reason="launch day")
     assert loop.after(0.5, end=False) == ["notify"]
@@ -173,3 +173,15 @@ def test_stopping_ends_the_act_and_does_not_count_it_as_killed(environment: Envi
     assert processes
     assert all(process.poll() is not None for process in processes)
     assert not counted.exists()
+
+
+def test_a_labels_command_that_hangs_keeps_no_window_from_being_watched(loop: Loop) -> None:
+    """It has a lane of its own, and is not started again before it has ended."""
+    for _ in range(5 * 120):
+        loop.now += 30
+        for name, act in loop.started:
+            act.code = None if name == "labels" else 0
+        loop.schedule.tick(loop.environment.state())
+    started = [name for name, _ in loop.started]
+    assert started.count("labels") == 1
+    assert started.count("monitor") >= 4

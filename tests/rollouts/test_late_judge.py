@@ -240,3 +240,44 @@ def test_a_plan_with_late_metrics_survives_json() -> None:
     made = plan(goal={"metric": "revenue"})
     assert RolloutPlan.from_dict(json.loads(json.dumps(made.to_dict()))) == made
     assert [one.source for one in made.late] == ["labels", "outcomes"]
+
+
+def test_a_void_step_stays_void_however_even_the_arms_become() -> None:
+    """What was dealt unevenly once cannot be compared any more, whatever `on_inconclusive` says."""
+    even = plan(delay=0, step={"min": "1m", "max": "2h", "on_inconclusive": "promote"}, steps=[50])
+    running = Judge(even)
+    shown = [running.update(Block(0, 50, {**errors(700, 500), **labels(0.9, n1=700, n0=500)}))]
+    fair = {**errors(600, 600), **labels(0.9, n1=600, n0=600)}
+    shown += [running.update(Block(index, 50, fair)) for index in range(1, 40)]
+    assert {(one.decision, one.next_weight) for one in shown} == {("inconclusive", None)}
+    assert Judge(even, json.loads(json.dumps(running.state()))).verdict().next_weight is None
+
+
+def test_no_step_passes_by_an_outcome_that_nobody_reports() -> None:
+    """A feed of events that broke shows 0 in both arms, which looks like two arms that are alike."""
+    lines = {"metric": "conversion", "harm": {"ratio": 1, "margin": 0.01}, "safe": {"ratio": 1, "margin": 0.08}}
+    silent = plan(guardrails=[ERRORS, lines], steps=[20])
+    running, spoken = Judge(silent), Judge(silent)
+    for index in range(30):
+        nothing = Cohort(index, 20, {"conversion": Counts(200, 0, 800, 0)})
+        some = Cohort(index, 20, {"conversion": Counts(200, 40, 800, 160)})
+        verdict = running.update(Block(index, 20, errors(), matured=(nothing,)))
+        heard = spoken.update(Block(index, 20, errors(), matured=(some,)))
+    assert verdict.decision == "continue"
+    assert heard.decision == "promote"
+
+
+def test_a_cohort_that_comes_with_two_blocks_is_refused() -> None:
+    """Its users would count twice."""
+    cohort = Cohort(0, 20, {"accuracy": Counts(200, 180, 800, 720)})
+    lines = [line for minute in (3, 4) for line in to_lines("s", Block(minute, 20, errors(), matured=(cohort,)))]
+    with pytest.raises(UsageError, match="several blocks"):
+        read(lines)
+
+
+def test_which_way_an_own_metric_is_better_is_in_its_lines() -> None:
+    """No name tells it, and a replay must decide as the rollout did."""
+    cohort = Cohort(0, 20, {"mine:ok": Counts(200, 120, 800, 640)})
+    block = Block(1, 20, errors(), matured=(cohort,))
+    assert read(to_lines("s", block, higher={"mine:ok"})).higher == {"mine:ok"}
+    assert read(to_lines("s", block)).higher == set()

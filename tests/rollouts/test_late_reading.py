@@ -241,3 +241,22 @@ def test_an_own_function_gets_the_frame_and_must_answer_for_every_user(site: Sit
     for said, own in answers.items():
         with pytest.raises(OwnMetricFailed, match=said):
             cohorts([late("mine:worth")], frame, own)
+
+
+@pytest.mark.parametrize(
+    ("metric", "wrong"), [("accuracy", 0.0), ("log_loss", -math.log(LEAST_PROBABILITY)), ("brier", 1.0)]
+)
+def test_an_answer_without_a_prediction_is_as_wrong_as_can_be(metric: str, wrong: float) -> None:
+    """Else a canary could leave out what it does not know, and look better for it."""
+    frame = pd.DataFrame(
+        {
+            "prediction": ["up", None, "up", None],
+            "probabilities": [[0.0, 1.0], None, [math.nan, math.nan], None],
+            "truth": ["up", "up", "down", None],
+        }
+    )
+    frame.attrs["classes"] = ("down", "up")
+    right, empty, no_number, unknown = values(metric, frame, nothing).tolist()
+    assert right == pytest.approx(1.0 if metric == "accuracy" else 0.0)
+    assert (empty, no_number) == (pytest.approx(wrong), pytest.approx(wrong))
+    assert math.isnan(unknown)
