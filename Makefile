@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FOLDERS := api cli console core monitors pipelines registry rollouts serving
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-images ramps road quick bench check lint types imports workflows picture simulate dist lock clean
+.PHONY: help setup demo test test-images ramps guarantees road quick bench check lint types imports workflows picture simulate dist lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -30,7 +30,10 @@ test: setup ## every test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 ramps: setup ## whole ramps and every installed scenario by simulation; minutes
-	$(BIN)/python -m pytest -n 2 -m long tests/simulation
+	$(BIN)/python -m pytest -n 2 -m long tests/simulation --ignore tests/simulation/test_drift_guarantees.py
+
+guarantees: setup ## drift verdicts of every column shape at every size; many minutes
+	$(BIN)/python -m pytest -n 2 -m long tests/simulation/test_drift_guarantees.py
 
 road: setup ## the README's four lines on real data with default policy, and the longer stories; a quarter of an hour
 	$(BIN)/python -m pytest -m long tests/journeys
