@@ -146,13 +146,15 @@ def test_where_it_was_installed_from_is_what_is_called(monkeypatch: pytest.Monke
     from importlib import metadata
 
     origin = {"url": "https://github.com/acme/tidegate.git", "vcs_info": {"vcs": "git", "commit_id": COMMIT}}
-    real = metadata.PathDistribution.read_text
+    # Whoever has imported the backport of importlib.metadata finds distributions of its own kind.
+    kind = type(metadata.distribution("tidegate"))
+    real = kind.read_text
     told: list[dict[str, Any]] = [origin, {"url": "file:///srv/tidegate", "dir_info": {}}]
 
-    def read_text(self: metadata.PathDistribution, name: str) -> str | None:
+    def read_text(self: metadata.Distribution, name: str) -> str | None:
         return json.dumps(told[0]) if name == "direct_url.json" else real(self, name)
 
-    monkeypatch.setattr(metadata.PathDistribution, "read_text", read_text)
+    monkeypatch.setattr(kind, "read_text", read_text)
     assert cli("ci", "init", "--json", cwd=shared).json["uses"] == USES
     told.pop(0)
     unknown = cli("ci", "init", "--json", cwd=shared)
