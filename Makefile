@@ -29,8 +29,8 @@ demo: setup ## the five-minute story on real data
 test: setup ## every test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-ramps: setup ## whole ramps and every installed scenario by simulation; minutes
-	$(BIN)/python -m pytest -n 2 -m long tests/simulation --ignore tests/simulation/test_drift_guarantees.py
+ramps: setup ## whole ramps, by simulation and once by labels and outcomes through the gateway; minutes
+	$(BIN)/python -m pytest -n 2 -m long tests/simulation tests/journeys/test_late_metrics.py --ignore tests/simulation/test_drift_guarantees.py
 
 guarantees: setup ## drift verdicts of every column shape at every size; many minutes
 	$(BIN)/python -m pytest -n 2 -m long tests/simulation/test_drift_guarantees.py

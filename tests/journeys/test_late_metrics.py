@@ -13,7 +13,7 @@ from journeys.journey import Journey, wait_until
 
 from tidegate.serving.labels import answered, ingest_labels, ingest_outcomes
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 ACCURACY = ", {metric: accuracy, harm: {ratio: 1.1, margin: 0.05}, safe: {ratio: 1.1, margin: 0.25}}"
 EQUAL = {"stable": 0.9, "canary": 0.9}
