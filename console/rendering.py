@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse
 from tidegate.console.views import RETRAIN_WORDS, ROLLOUT_LOOKS, WINDOW_LOOKS, WINDOW_WORDS, period
 from tidegate.core.units import span
 from tidegate.rollouts.charts import Chart, figure
+from tidegate.serving.service.records import utc
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -128,5 +129,4 @@ def pretty(document: object) -> Markup:
 def _moment(at: str | float) -> datetime:
     if isinstance(at, int | float):
         return datetime.fromtimestamp(at, UTC)
-    moment = datetime.fromisoformat(at)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return utc(datetime.fromisoformat(at))

@@ -13,6 +13,7 @@ from tidegate.core.units import span
 from tidegate.registry.ledger import Event
 from tidegate.registry.state import RetrainState, RolloutState, State
 from tidegate.rollouts.charts import Axis, Band, Chart, Line, number_axis
+from tidegate.serving.service.records import utc
 
 Look = Literal["good", "bad", "open", "plain"]
 
@@ -590,8 +591,7 @@ def _end(window: Window) -> float:
 
 
 def _moment(at: str) -> datetime:
-    moment = datetime.fromisoformat(at)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return utc(datetime.fromisoformat(at))
 
 
 def number(value: object) -> float | None:

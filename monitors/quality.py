@@ -22,8 +22,7 @@ from tidegate.core import metrics
 from tidegate.core.metrics import CLASSIFICATION, DIRECTIONS, REGRESSION, Scored
 from tidegate.core.store import Store
 from tidegate.serving.labels import joined
-from tidegate.serving.labels.join import text
-from tidegate.serving.telemetry import Predictions
+from tidegate.serving.telemetry import Predictions, text
 
 if TYPE_CHECKING:
     import numpy as np

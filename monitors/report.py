@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tidegate.core.errors import TidegateError
 from tidegate.monitors.outcomes import ColumnResult, Compared
-from tidegate.monitors.tables import Table, quoted
+from tidegate.monitors.tables import Table
+from tidegate.serving.telemetry import quoted
 
 if TYPE_CHECKING:
     import pandas as pd

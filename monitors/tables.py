@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from tidegate.monitors.facts import KEPT, Kind
+from tidegate.serving.telemetry import quoted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -171,11 +172,6 @@ def kind_of(kind: str) -> Kind | None:
     if kind.removeprefix("U").startswith(_WHOLE):
         return "integer"
     return "number" if kind.startswith(_NUMBERS) else None
-
-
-def quoted(name: str) -> str:
-    """A name as SQL."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _one(relation: DuckDBPyRelation) -> tuple[Any, ...]:

@@ -14,12 +14,11 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Final
 
 from tidegate.pipelines.environment import Environment
-from tidegate.serving.deploy.local import Process
+from tidegate.serving.deploy.local import Process, answers
 from tidegate.serving.gateway.ports import require_free
 
 HOST: Final = "127.0.0.1"
@@ -27,7 +26,7 @@ _NEEDED: Final = ("fastapi", "jinja2", "uvicorn")
 # Of whose stack it is, so that one is known whose supervisor died before it could note the pid.
 _MARK: Final = "TIDEGATE_CONSOLE_OF"
 _MAX_BACKOFF, _SETTLED_SECONDS = 60.0, 60.0
-_READY_TIMEOUT, _DRAIN_SECONDS = 0.5, 5.0
+_DRAIN_SECONDS = 5.0
 
 
 def address(environment: Environment) -> str:
@@ -100,7 +99,7 @@ class ConsoleProcess:
         """Its row of `ps`; None while there is none."""
         if self._process is None or not self._alive():
             return None
-        pid, ready = self._process.pid, _ready(self._port)
+        pid, ready = self._process.pid, answers(self._port, "/healthz")
         return {"name": "console", "pid": pid, "port": self._port, "ready": ready, "version": None}
 
     def _alive(self) -> bool:
@@ -174,14 +173,3 @@ def _recorded_port(environment: Environment) -> int | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return int(json.loads(_file(environment).read_text())["port"])
     return None
-
-
-def _ready(port: int) -> bool:
-    connection = HTTPConnection(HOST, port, timeout=_READY_TIMEOUT)
-    try:
-        connection.request("GET", "/healthz")
-        return connection.getresponse().status == 200  # noqa: PLR2004 - HTTP OK
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()

@@ -6,17 +6,17 @@ all it knows every time: what the store has already changes nothing, so a run th
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tidegate.core.errors import ConfigError, Conflict, TidegateError
+from tidegate.core.held import held
 from tidegate.pipelines.labels import Taken, take
 from tidegate.serving.labels.status import Matched
 from tidegate.serving.labels.stored import Ingested
@@ -91,14 +91,7 @@ def _scratch(environment: Environment) -> Iterator[Path]:
         yield Path(folder)
 
 
-@contextmanager
-def _alone(environment: Environment) -> Iterator[None]:
+def _alone(environment: Environment) -> AbstractContextManager[None]:
     """One run at a time; the lock ends with the process."""
-    folder = environment.project.state_dir / "labels"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise Conflict("Labels are being fetched by another process.", "Wait until it ends.") from error
-        yield
+    otherwise = Conflict("Labels are being fetched by another process.", "Wait until it ends.")
+    return held(environment.project.state_dir / "labels" / "lock", 0.0, otherwise)

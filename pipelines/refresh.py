@@ -6,19 +6,19 @@ something that cannot be read, or is killed: `recover` runs before anything read
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tidegate.core.artifacts import DatasetRef
 from tidegate.core.errors import ConfigError, Conflict, TidegateError, UsageError
+from tidegate.core.held import held
 
 if TYPE_CHECKING:
     from tidegate.core.progress import Progress
@@ -189,14 +189,7 @@ def _forget(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
+def _locked(root: Path) -> AbstractContextManager[None]:
     """One refresh at a time; the lock ends with the process."""
-    folder = root / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise Conflict("The data is being refreshed by another process", "Wait until it ends.") from error
-        yield
+    otherwise = Conflict("The data is being refreshed by another process", "Wait until it ends.")
+    return held(root / FOLDER / "lock", 0.0, otherwise)

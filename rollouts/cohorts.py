@@ -107,11 +107,11 @@ class Cohorts:
         self._again = now + self.plan.block_seconds
         self._kept = [index for index in self._kept if index >= min(self._next.values())]
         due = {source: blocks for source in self._ages if (blocks := self._due(source, start, now))}
-        if not due:
-            self._trouble = None
         if due:
             self._looking.set()
             self._aside(lambda: self._measure_all(due, start))
+        else:
+            self._trouble = None
 
     def _due(self, source: Source, start: float, now: float) -> list[int]:
         """The blocks whose users are all old enough, and have not been measured."""

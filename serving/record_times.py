@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 
 from tidegate.core.store import Store
+from tidegate.serving.service.records import utc
 
 # Names and two moments: some 50 MB at the most, months of files.
 _MOST: Final = 200_000
@@ -39,9 +40,4 @@ def _times(store: Store, file: str) -> tuple[datetime, datetime] | None:
     found = [one.statistics for one in groups]
     if not found or any(one is None or not one.has_min_max for one in found):
         return None
-    return min(_utc(one.min) for one in found), max(_utc(one.max) for one in found)
-
-
-def _utc(moment: Any) -> datetime:
-    told: datetime = moment
-    return told if told.tzinfo is not None else told.replace(tzinfo=UTC)
+    return min(utc(one.min) for one in found), max(utc(one.max) for one in found)

@@ -84,8 +84,8 @@ class Predictions:
         With no file at all it is empty and has the fixed columns only. `columns` chooses some of them.
         """
         read = self._read(connection, self.files(since, until))
-        found = read.filter(f'"at" >= {_literal(since)} and "at" < {_literal(until)}')
-        return found if columns is None else found.project(", ".join(map(_quoted, columns)))
+        found = read.filter(f'"at" >= {literal(since)} and "at" < {literal(until)}')
+        return found if columns is None else found.project(", ".join(map(quoted, columns)))
 
     def find(self, prediction: str) -> dict[str, Any] | None:
         """The record of a prediction, newest first; of a request with several rows, asked without a row, the first.
@@ -100,7 +100,7 @@ class Predictions:
         import duckdb
 
         names = [prediction] if _is_row(prediction) else [prediction, f"{prediction}.0"]
-        wanted = f"id in ({', '.join(map(_text, names))})"
+        wanted = f"id in ({', '.join(map(text, names))})"
         with duckdb.connect() as connection:
             for files in days.values():
                 found = self._read(connection, files).filter(wanted).order("id").limit(1)
@@ -206,15 +206,18 @@ def _protocol(filesystem: Any) -> str:
     return str(protocol if isinstance(protocol, str) else protocol[0])
 
 
-def _quoted(column: str) -> str:
+def quoted(column: str) -> str:
+    """A column's name as SQL, whatever is in it."""
     return '"' + column.replace('"', '""') + '"'
 
 
-def _text(value: str) -> str:
+def text(value: str) -> str:
+    """A text as SQL."""
     return "'" + value.replace("'", "''") + "'"
 
 
-def _literal(moment: datetime) -> str:
+def literal(moment: datetime) -> str:
+    """A time as SQL; one without a zone is in UTC."""
     return f"timestamp '{utc(moment):%Y-%m-%d %H:%M:%S.%f}'"
 
 

@@ -288,16 +288,13 @@ def _serving(environment: Environment, answered: DuckDBPyRelation) -> Release | 
 
 def _begin(environment: Environment) -> datetime | None:
     """Where the windows that nobody looked at begin: behind the last one, else with the first record."""
-    from tidegate.serving.telemetry import folder
+    from tidegate.serving.labels.join import first_record
 
     watched = environment.state().watched
     if watched is not None:
         return datetime.fromisoformat(watched.until)
-    hours = [path.split("/")[2:4] for path in environment.store.list(folder(environment.stream))]
-    first = min((day.removeprefix("date=") + hour.removeprefix("hour=") for day, hour in hours), default=None)
-    if first is None:
-        return None
-    return _first_record(environment, datetime.strptime(first, "%Y-%m-%d%H").replace(tzinfo=UTC))
+    hour = first_record(environment.store, environment.stream)
+    return None if hour is None else _first_record(environment, hour)
 
 
 def _first_record(environment: Environment, hour: datetime) -> datetime:

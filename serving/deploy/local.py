@@ -152,7 +152,7 @@ class LocalDeployer:
             return None
         process, record = found
         port = int(record["port"])
-        return Running(release, int(record["version"]), process.pid, port, _ready(port))
+        return Running(release, int(record["version"]), process.pid, port, answers(port, "/readyz"))
 
     def running(self) -> tuple[Running, ...]:
         """Every living process."""
@@ -221,10 +221,11 @@ def _reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
-def _ready(port: int) -> bool:
+def answers(port: int, path: str) -> bool:
+    """Whether a process of this machine answers a path with 200, at once."""
     connection = HTTPConnection("127.0.0.1", port, timeout=_READY_TIMEOUT)
     try:
-        connection.request("GET", "/readyz")
+        connection.request("GET", path)
         return connection.getresponse().status == 200  # noqa: PLR2004 - HTTP OK
     except (OSError, HTTPException):
         return False

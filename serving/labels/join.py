@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from tidegate.core.store import Store
 from tidegate.serving.labels import stored
-from tidegate.serving.telemetry import Predictions, folder
+from tidegate.serving.telemetry import Predictions, literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -101,14 +101,7 @@ def outcomes(
 
 def first_record(store: Store, stream: str) -> datetime | None:
     """The first hour of which there are records."""
-    hours = [_hour(path) for path in store.list(folder(stream)) if path.endswith(".parquet")]
-    return min(hours, default=None)
-
-
-def literal(moment: datetime) -> str:
-    """A time as SQL."""
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return f"timestamp '{moment:%Y-%m-%d %H:%M:%S.%f}'"
+    return min(Predictions(store, stream).hours(), default=None)
 
 
 @dataclass(frozen=True)
@@ -156,11 +149,6 @@ class _Scope:
         return _table(self.connection, same)
 
 
-def text(value: str) -> str:
-    """A text as SQL."""
-    return "'" + value.replace("'", "''") + "'"
-
-
 def _find_truths(scope: _Scope, labels: DuckDBPyRelation, within: timedelta | None) -> str:
     connection = scope.connection
     window = _table(connection, scope.answered().project('id, "at", caller'))
@@ -204,11 +192,6 @@ def _table(connection: DuckDBPyConnection, relation: DuckDBPyRelation) -> str:
 def _drop(connection: DuckDBPyConnection, *tables: str) -> None:
     for table in tables:
         connection.execute(f"drop table {table}")
-
-
-def _hour(path: str) -> datetime:
-    *_, day, hour, _ = path.split("/")
-    return datetime.strptime(f"{day[5:]} {hour[5:]} +0000", "%Y-%m-%d %H %z")
 
 
 _NONE: Final = 'select null::varchar as caller, null::timestamp as "at", null::varchar as id where false'

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from tidegate.serving.labels.join import literal
+from tidegate.serving.telemetry import literal
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from tidegate.core.store import Store
 from tidegate.serving.labels import stored
-from tidegate.serving.labels.join import answered, first_record, joined, text
+from tidegate.serving.labels.join import answered, first_record, joined
 from tidegate.serving.labels.maturity import Maturity, maturity
 from tidegate.serving.labels.rows import SKEW, Kind
-from tidegate.serving.telemetry import folder
+from tidegate.serving.telemetry import folder, text
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
