@@ -26,7 +26,7 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup ## the five-minute story on real data
 	$(BIN)/tidegate demo
 
-test: setup ## every test
+test: setup ## every test but the longest, which have targets of their own
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 ramps: setup ## whole ramps by simulation; a minute
