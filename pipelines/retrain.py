@@ -167,6 +167,21 @@ def _new_id() -> str:
     return f"t-{secrets.token_hex(4)}"
 
 
+def begin(environment: Environment, reason: str, *, by_window: bool) -> RetrainState:
+    """Open a retrain, or find the one that is open; a cluster lets one Workflow of a model run at a time.
+
+    Raises:
+        Conflict: there is nothing to do, or no champion, or a rollout runs.
+    """
+    return _begin(environment, _asked_by_window(environment) if by_window else _asked_by_hand(reason))
+
+
+def end(environment: Environment, begun: RetrainState, ended: Ended, progress: Progress) -> None:
+    """Write how a retrain ended, unless that is written, and let the registry's aliases follow."""
+    _end(environment, begun, ended)
+    aliases.sync(environment, progress)
+
+
 def _begin(environment: Environment, decide: Decision) -> RetrainState:
     environment.ledger.append(deciding(decide))
     begun = environment.state().open_retrain
@@ -187,8 +202,7 @@ def _finish(environment: Environment, begun: RetrainState, progress: Progress) -
     except BaseException as error:
         _end(environment, begun, Ended("failed", (f"{type(error).__name__}: {error}".rstrip(": "),)))
         raise
-    _end(environment, begun, ended)
-    aliases.sync(environment, progress)
+    end(environment, begun, ended, progress)
     version = environment.state().versions.get(ended.release or "")
     return Retrained(begun.id, begun.reason, ended, version)
 
