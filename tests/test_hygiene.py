@@ -104,6 +104,7 @@ def test_test_files_have_names_of_their_own() -> None:
         "fakes.py",
         "happened.py",
         "journey.py",
+        "kube_api.py",
         "loop_world.py",
         "recorded.py",
         "runner.py",

@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("api", "cli", "console", "core", "monitors", "pipelines", "registry", "rollouts", "serving")
 # Seconds each; nobody may pay for them by importing a module.
 HEAVY = {
-    *("bentoml", "dvc", "evidently", "great_expectations", "matplotlib", "mlflow", "onnx", "onnxruntime", "pandas"),
-    *("pyarrow", "skl2onnx", "sklearn", "skops"),
+    *("bentoml", "dvc", "evidently", "great_expectations", "kubernetes", "matplotlib", "mlflow", "onnx", "onnxruntime"),
+    *("pandas", "pyarrow", "skl2onnx", "sklearn", "skops"),
 }
 # What the command line loads at every start, before it knows which command runs.
 LIGHT = ("tidegate.api", "tidegate.cli.main", "tidegate.cli.terminal", "tidegate.core.errors", "tidegate.core.project")
