@@ -13,7 +13,7 @@ import yaml
 from tidegate.core.errors import Permanent, Temporary, TidegateError, UsageError
 from tidegate.core.git import git
 
-TOKEN: Final = "TIDEGATE_GIT_TOKEN"
+TOKEN: Final = "TIDEGATE_GIT_TOKEN"  # noqa: S105 - a variable's name
 _USER: Final = "TIDEGATE_GIT_USER"
 # Read by git from the environment each time it is asked, so that the token is in no file and on no command line.
 _HELPER: Final = f'!f() {{ echo "username=${{{_USER}:-x-access-token}}"; echo "password=${TOKEN}"; }}; f'
@@ -69,7 +69,8 @@ def use_token(environment: MutableMapping[str, str]) -> None:
     """Let every git below this process log in with the deploy token, if there is one; it never asks a person."""
     environment["GIT_TERMINAL_PROMPT"] = "0"
     if environment.get(TOKEN):
-        environment |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "credential.helper", "GIT_CONFIG_VALUE_0": _HELPER}
+        helper = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "credential.helper", "GIT_CONFIG_VALUE_0": _HELPER}
+        environment.update(helper)
 
 
 def forget_token() -> None:

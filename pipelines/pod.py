@@ -258,14 +258,9 @@ class _Pod:
         window = unanswered(state)
         if window is None or state.open_retrain is not None or not retrain.due(self.environment, datetime.now(UTC)):
             return
-        root = self._project.root
-        place = {
-            "repository": git.git(root, "remote", "get-url", "origin").decode().strip(),
-            "revision": git.head(root),
-            "folder": root.relative_to(git.toplevel(root)).as_posix(),
-        }
-        name = kube.runner(self.environment).start(RETRAIN, {"reason": window.reason, "window": window.since}, place)
-        self.progress.note(f"The window asks for a retrain: Workflow {name}.")
+        given = {"reason": window.reason, "window": window.since}
+        started = kube.runner(self.environment).start(RETRAIN, given, git.head(self._project.root))
+        self.progress.note(f"The window asks for a retrain: Workflow {started.name}.")
 
     # --- what every step needs -------------------------------------------------------------------------------------
 

@@ -148,7 +148,9 @@ class KubeApi:
             return [copy.deepcopy(one) for (of, where, _), one in sorted(self.objects.items(), key=lambda item: item[0][2])
                     if of == kind and where == namespace]  # fmt: skip
 
-    def write(self, kind: Kind, document: Document, namespace: str = "default", manager: str = "controller") -> Document:
+    def write(
+        self, kind: Kind, document: Document, namespace: str = "default", manager: str = "controller"
+    ) -> Document:
         """Put an object as a controller would, status included."""
         with self.lock:
             place = namespace if kind.namespaced else ""
@@ -543,9 +545,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, document: Document, headers: Mapping[str, str] | None = None) -> None:
         self._send(status, json.dumps(document).encode(), "application/json", headers)
 
-    def _send(
-        self, status: int, content: bytes, content_type: str, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def _send(self, status: int, content: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> None:
         try:
             self.send_response(status)
             self.send_header("Content-Type", content_type)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _POD = "In a pod"
 
 
-def step(
+def step(  # noqa: PLR0917 - Typer gives them by name
     name: Annotated[
         str,
         typer.Argument(
