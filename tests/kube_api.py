@@ -135,6 +135,7 @@ class KubeApi:
         with self.lock:
             self.events.clear()
             self.forgotten = self.version
+            self.version += 1
 
     def read(self, kind: Kind, name: str, namespace: str = "default") -> Document | None:
         """An object, without a request."""
@@ -148,7 +149,9 @@ class KubeApi:
             return [copy.deepcopy(one) for (of, where, _), one in sorted(self.objects.items(), key=lambda item: item[0][2])
                     if of == kind and where == namespace]  # fmt: skip
 
-    def write(self, kind: Kind, document: Document, namespace: str = "default", manager: str = "controller") -> Document:
+    def write(
+        self, kind: Kind, document: Document, namespace: str = "default", manager: str = "controller"
+    ) -> Document:
         """Put an object as a controller would, status included."""
         with self.lock:
             place = namespace if kind.namespaced else ""
@@ -266,7 +269,6 @@ class KubeApi:
         owned = {(one["manager"], one["operation"], one.get("subresource", "")): _leaves_of(one["fieldsV1"])
                  for one in after["metadata"].get("managedFields", ())}  # fmt: skip
         mine = (manager, "Apply", call.subresource)
-        new = {path: value for path, value in _leaves(applied) if path[:2] not in _IDENTITY}
         keyed = _keyed(call.kind)
         new = {path: value for path, value in _leaves(applied, keyed) if path[:2] not in _IDENTITY}
         conflicts = [
@@ -384,12 +386,12 @@ class KubeApi:
         """Events after a version until the time is up; bookmarks while nothing happens."""
         wanted = _selector(call.query.get("labelSelector", ""))
         version, end = int(call.query["resourceVersion"]), time.monotonic() + float(call.query["timeoutSeconds"])
-        if version < self.forgotten:
-            refused = Refused(410, "Expired", f"too old resource version: {version} ({self.forgotten})")
-            yield {"type": "ERROR", "object": refused.document}
-            return
         shown = {one["metadata"]["uid"] for one in self.all(call.kind, call.namespace) if wanted(one)}
         while not self.stopping and (left := end - time.monotonic()) > 0:
+            if version < self.forgotten:
+                refused = Refused(410, "Expired", f"too old resource version: {version} ({self.forgotten})")
+                yield {"type": "ERROR", "object": refused.document}
+                return
             with self.changed:
                 news = [event for event in self.events if event[0] > version and event[1] == call.kind]
                 if not news:
@@ -397,6 +399,7 @@ class KubeApi:
                     bookmark = {"type": "BOOKMARK", "object": self._bookmark(call.kind)}
                     news = [event for event in self.events if event[0] > version and event[1] == call.kind]
             if not news:
+                version = int(bookmark["object"]["metadata"]["resourceVersion"])
                 yield bookmark
                 continue
             for number, _, what, document in news:
@@ -434,7 +437,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
-    def do_GET(self) -> None:  # noqa: D102
+    def do_GET(self) -> None:
         self._handle()
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
@@ -543,9 +546,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, document: Document, headers: Mapping[str, str] | None = None) -> None:
         self._send(status, json.dumps(document).encode(), "application/json", headers)
 
-    def _send(
-        self, status: int, content: bytes, content_type: str, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def _send(self, status: int, content: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> None:
         try:
             self.send_response(status)
             self.send_header("Content-Type", content_type)
@@ -614,7 +615,7 @@ def _now() -> str:
 
 def _plain(document: Document) -> Document:
     """Without what changes by itself."""
-    metadata = {key: value for key, value in document["metadata"].items() if key not in {"resourceVersion"}}
+    metadata = {key: value for key, value in document["metadata"].items() if key != "resourceVersion"}
     managed = [{key: value for key, value in one.items() if key != "time"} for one in metadata.get("managedFields", ())]
     return {**document, "metadata": {**metadata, "managedFields": managed}}
 
@@ -659,7 +660,7 @@ def _merged(before: Any, patch: Any) -> Any:
 
 def _keyed(kind: Kind) -> bool:
     """Whether lists have named items: those of custom resources, as Argo's and Gateway API's, are atomic."""
-    return "." not in kind.group or kind.group.endswith(".k8s.io") and not kind.group.startswith("gateway")
+    return "." not in kind.group or (kind.group.endswith(".k8s.io") and not kind.group.startswith("gateway"))
 
 
 def _leaves(value: Any, keyed: bool = True, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
