@@ -146,8 +146,8 @@ class KubeApi:
     def all(self, kind: Kind, namespace: str = "default") -> list[Document]:
         """Every object of a kind, without a request."""
         with self.lock:
-            return [copy.deepcopy(one) for (of, where, _), one in sorted(self.objects.items(), key=lambda item: item[0][2])
-                    if of == kind and where == namespace]  # fmt: skip
+            found = sorted(self.objects.items(), key=lambda item: item[0][2])
+            return [copy.deepcopy(one) for (of, where, _), one in found if (of, where) == (kind, namespace)]
 
     def write(
         self, kind: Kind, document: Document, namespace: str = "default", manager: str = "controller"
@@ -440,7 +440,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._handle()
 
-    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815 - http.server's names
 
     def _handle(self) -> None:
         size = int(self.headers.get("Content-Length") or 0)
@@ -725,7 +725,7 @@ def _own_changes(before: Document, after: Document, manager: str, subresource: s
     )  # fmt: skip
     changed = {path for path, value in new.items() if path not in old or old[path] != value}
     for paths in owned.values():
-        paths -= changed | (set(old) - set(new))
+        paths.difference_update(changed | (set(old) - set(new)))
     owned.setdefault((manager, "Update", subresource), set()).update(changed)
     after["metadata"]["managedFields"] = _managed(owned, after.get("apiVersion", "v1"))
 

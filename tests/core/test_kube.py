@@ -325,10 +325,8 @@ def test_a_token_file_is_read_again_when_its_token_has_expired(api: KubeApi, tmp
 def test_an_exec_plugin_is_asked_for_a_new_token(api: KubeApi, tmp_path: Path) -> None:
     """As cloud providers give them: each lasts for minutes, whatever it says of itself."""
     plugin = tmp_path / "plugin"
-    plugin.write_text(
-        "#!/bin/sh\n"
-        f'echo \'{{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{{"token":"\'"$(cat {tmp_path}/now)"\'"}}}}\'\n'
-    )
+    credential = '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"%s"}}'
+    plugin.write_text(f"#!/bin/sh\nprintf '{credential}' $(cat {tmp_path}/now)\n")
     plugin.chmod(0o755)
     (tmp_path / "now").write_text("sesame")
     exec_ = {
