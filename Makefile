@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FOLDERS := api cli console core monitors pipelines registry rollouts serving
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-images ramps guarantees road quick bench check lint types imports workflows picture simulate dist lock clean
+.PHONY: help setup demo test test-images ramps guarantees road quick bench check lint types imports workflows charts picture simulate dist lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -70,6 +70,10 @@ workflows: setup ## zizmor and schemas of what runs on GitHub; YAML, spelling, s
 	$(BIN)/typos
 # Tests are full of made-up secrets (tests/test_hygiene.py looks for real ones), the lock of hashes.
 	git ls-files -z -- ':!tests' ':!requirements.lock' | xargs -0 $(BIN)/detect-secrets-hook
+
+charts: setup ## write values.yaml and values.schema.json of the charts, and the manifests that tests compare with
+	$(BIN)/python -m tidegate.pipelines.manifests.chart_files charts
+	$(BIN)/python tests/charts/golden.py
 
 picture: setup ## draw the README's picture from a real run of the demo
 	$(BIN)/python docs/make_picture.py

@@ -50,6 +50,8 @@ COMMANDS: Final = MappingProxyType(
         "predict": Line(_HERE + "predict:predict", "Predict every row of a file with a released version.", RUN),
         "package": Line(_HERE + "package:package", "Find a version's Bento, or build it again.", RUN),
         "labels": Line(_HERE + "labels:app", "Keep what became of predictions, and show how much there is.", WATCH),
+        "render": Line(_HERE + "manifests:render", "Print what a Kubernetes environment is made of.", RUN),
+        "lint": Line(_HERE + "manifests:lint", "Find in manifests what schemas do not see.", SETUP),
         "why": Line(_HERE + "why:why", "Trace a prediction to its release, run, data and commit.", WATCH),
         "monitor": Line(_HERE + "monitor:app", "Watch live data, predictions and quality.", WATCH),
         "events": Line(_HERE + "events:events", "Show every decision, with who took it.", WATCH),

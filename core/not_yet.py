@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 _KEYS: Final = (
     ("train.image", "training runs with the Python of this machine"),
     ("train.resources", "training takes what this machine has"),
-    ("image.pull_secret", "no cluster pulls the image"),
 )
 
 

@@ -137,6 +137,7 @@ class KubeApi:
         with self.lock:
             self.events.clear()
             self.forgotten = self.version
+            self.version += 1
 
     def read(self, kind: Kind, name: str, namespace: str = "default") -> Document | None:
         """An object, without a request."""
@@ -147,8 +148,8 @@ class KubeApi:
     def all(self, kind: Kind, namespace: str = "default") -> list[Document]:
         """Every object of a kind, without a request."""
         with self.lock:
-            return [copy.deepcopy(one) for (of, where, _), one in sorted(self.objects.items(), key=lambda item: item[0][2])
-                    if of == kind and where == namespace]  # fmt: skip
+            found = sorted(self.objects.items(), key=lambda item: item[0][2])
+            return [copy.deepcopy(one) for (of, where, _), one in found if (of, where) == (kind, namespace)]
 
     def write(
         self, kind: Kind, document: Document, namespace: str = "default", manager: str = "controller"
@@ -271,7 +272,6 @@ class KubeApi:
         owned = {(one["manager"], one["operation"], one.get("subresource", "")): _leaves_of(one["fieldsV1"])
                  for one in after["metadata"].get("managedFields", ())}  # fmt: skip
         mine = (manager, "Apply", call.subresource)
-        new = {path: value for path, value in _leaves(applied) if path[:2] not in _IDENTITY}
         keyed = _keyed(call.kind)
         new = {path: value for path, value in _leaves(applied, keyed) if path[:2] not in _IDENTITY}
         conflicts = [
@@ -389,12 +389,12 @@ class KubeApi:
         """Events after a version until the time is up; bookmarks while nothing happens."""
         wanted = _selector(call.query.get("labelSelector", ""))
         version, end = int(call.query["resourceVersion"]), time.monotonic() + float(call.query["timeoutSeconds"])
-        if version < self.forgotten:
-            refused = Refused(410, "Expired", f"too old resource version: {version} ({self.forgotten})")
-            yield {"type": "ERROR", "object": refused.document}
-            return
         shown = {one["metadata"]["uid"] for one in self.all(call.kind, call.namespace) if wanted(one)}
         while not self.stopping and (left := end - time.monotonic()) > 0:
+            if version < self.forgotten:
+                refused = Refused(410, "Expired", f"too old resource version: {version} ({self.forgotten})")
+                yield {"type": "ERROR", "object": refused.document}
+                return
             with self.changed:
                 news = [event for event in self.events if event[0] > version and event[1] == call.kind]
                 if not news:
@@ -402,6 +402,7 @@ class KubeApi:
                     bookmark = {"type": "BOOKMARK", "object": self._bookmark(call.kind)}
                     news = [event for event in self.events if event[0] > version and event[1] == call.kind]
             if not news:
+                version = int(bookmark["object"]["metadata"]["resourceVersion"])
                 yield bookmark
                 continue
             for number, _, what, document in news:
@@ -454,10 +455,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
-    def do_GET(self) -> None:  # noqa: D102
+    def do_GET(self) -> None:
         self._handle()
 
-    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815 - http.server's names
 
     def _handle(self) -> None:
         size = int(self.headers.get("Content-Length") or 0)
@@ -636,7 +637,7 @@ def _now() -> str:
 
 def _plain(document: Document) -> Document:
     """Without what changes by itself."""
-    metadata = {key: value for key, value in document["metadata"].items() if key not in {"resourceVersion"}}
+    metadata = {key: value for key, value in document["metadata"].items() if key != "resourceVersion"}
     managed = [{key: value for key, value in one.items() if key != "time"} for one in metadata.get("managedFields", ())]
     return {**document, "metadata": {**metadata, "managedFields": managed}}
 
@@ -681,7 +682,7 @@ def _merged(before: Any, patch: Any) -> Any:
 
 def _keyed(kind: Kind) -> bool:
     """Whether lists have named items: those of custom resources, as Argo's and Gateway API's, are atomic."""
-    return "." not in kind.group or kind.group.endswith(".k8s.io") and not kind.group.startswith("gateway")
+    return "." not in kind.group or (kind.group.endswith(".k8s.io") and not kind.group.startswith("gateway"))
 
 
 def _leaves(value: Any, keyed: bool = True, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
@@ -746,7 +747,7 @@ def _own_changes(before: Document, after: Document, manager: str, subresource: s
     )  # fmt: skip
     changed = {path for path, value in new.items() if path not in old or old[path] != value}
     for paths in owned.values():
-        paths -= changed | (set(old) - set(new))
+        paths.difference_update(changed | (set(old) - set(new)))
     owned.setdefault((manager, "Update", subresource), set()).update(changed)
     after["metadata"]["managedFields"] = _managed(owned, after.get("apiVersion", "v1"))
 
