@@ -105,6 +105,7 @@ def test_test_files_have_names_of_their_own() -> None:
         "happened.py",
         "journey.py",
         "kube_api.py",
+        "kube_argo.py",
         "loop_world.py",
         "recorded.py",
         "runner.py",
