@@ -180,7 +180,10 @@ def loose_namespace(api: KubeApi) -> None:
         (loose_namespace, ("namespace", "warning", "takes any pod", "enforce=restricted")),
         (lacks(kube.ROLLOUT), ("Argo Rollouts", "problem", "Rollout", "Install Argo Rollouts")),
         (lacks(kube.HTTP_ROUTE), ("the Gateway API", "problem", "HTTPRoute", "Install the Gateway API")),
-        (lacks(kube.ENVOY_PATCH_POLICY), ("Envoy Gateway", "problem", "EnvoyPatchPolicy", "Install Envoy Gateway")),
+        (
+            lacks(kube.BACKEND_TRAFFIC_POLICY),
+            ("Envoy Gateway", "problem", "BackendTrafficPolicy", "Install Envoy Gateway"),
+        ),
         (lacks(kube.WORKFLOW, kube.CRON_WORKFLOW), ("Argo Workflows", "warning", "Workflow, Cron", "Install Argo")),
         (
             runs("argo-rollouts", "argo-rollouts", image="quay.io/argoproj/argo-rollouts:v1.7.2"),
@@ -284,3 +287,13 @@ def test_a_bucket_is_tried_and_a_server_that_is_away_is_said(project: Path, s3: 
     found = found_places(project, store=s3)
     assert found["store"].status == "ok"
     assert (found["mlflow"].status, "does not answer" in found["mlflow"].detail) == ("problem", True)
+
+
+def test_a_bucket_without_credentials_is_said(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the bucket's own library raises is the finding."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    store = found_places(project, store="s3://a-bucket-of-nobody/tidegate")["store"]
+    assert store.status == "problem"
+    assert "credentials" in store.detail
