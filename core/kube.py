@@ -456,8 +456,10 @@ class _Line:
                     renewed = True
                     self._renew(client)
                     continue
-                if response.status in {TOO_MANY, *UNSURE}:
-                    answer = _answer(response)
+                answer = _answer(response) if response.status in {TOO_MANY, *UNSURE} else None
+                if answer is not None and not answer.busy:
+                    raise error_for(answer, ask)
+                if answer is not None:
                     trouble, wait = answer.message, answer.wait
                 else:
                     yield response

@@ -54,6 +54,7 @@ class Fault:
     delay: float = 0.0
     lost: bool = False
     times: int = 1
+    message: str = ""
 
 
 class Refused(Exception):
@@ -468,7 +469,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.delay:
             time.sleep(fault.delay)
         if fault is not None and fault.status:
-            refused = Refused(fault.status, "Fault", f"made to fail with {fault.status}")
+            refused = Refused(fault.status, "Fault", fault.message or f"made to fail with {fault.status}")
             return self._answer(fault.status, refused.document, fault.headers)
         if self.headers.get("Authorization") not in {f"Bearer {token}" for token in self.api.tokens}:
             return self._answer(401, Refused(401, "Unauthorized", "Unauthorized").document)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from typing import Any
-
-from kube_api import KubeApi
+from typing import TYPE_CHECKING, Any
 
 from tidegate.core.kube import ANALYSIS_RUN, POD, REPLICA_SET, ROLLOUT, Kind
+
+if TYPE_CHECKING:
+    from kube_api import KubeApi
 
 Document = dict[str, Any]
 CONTROLLER = "rollouts-controller"

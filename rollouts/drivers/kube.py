@@ -247,17 +247,21 @@ class KubeDriver:
         """Note who wants what, then give it to Argo; both only on the Rollout as it was seen."""
         asked = argo.Asked(current.id, kind, current.step, who or actor(), reason)
         for attempt in range(_ATTEMPTS):
-            thing = self._ours(current)
-            wanted = answer(thing)
+            settled, thing = self._settled()
+            if attempt and thing is not None and argo.Asked.of(thing) == asked and _went_on(settled, current):
+                # The answer arrived though the server's was lost.
+                return
+            seen = self._ours(current, settled, thing)
+            wanted = answer(seen)
             if wanted is None:
                 return
-            version = thing["metadata"]["resourceVersion"]
             try:
                 note = {"metadata": {"annotations": {argo.DECISION: asked.encode()}}}
+                version = seen["metadata"]["resourceVersion"]
                 noted = self._cluster.patch(ROLLOUT, self.name, note, resource_version=version)
                 self._patch_status(noted, wanted)
             except Conflict:
-                # Its controller writes at the same time; what was seen may be over.
+                # Argo's controller writes at the same time; what was seen may be over.
                 if attempt + 1 == _ATTEMPTS:
                     raise
                 time.sleep(_POLL / 4)
@@ -292,9 +296,12 @@ class KubeDriver:
             )
         return current
 
-    def _ours(self, current: RolloutState) -> Document:
-        """The Rollout, if it is still about this rollout."""
-        settled, thing = self._settled()
+    def _ours(self, current: RolloutState, settled: RolloutState | None, thing: Document | None) -> Document:
+        """The Rollout, if it is still about this rollout.
+
+        Raises:
+            Conflict: it is not, or Argo has not begun with it.
+        """
         if settled is None or settled.id != current.id or not settled.open or thing is None:
             on_open(current.id, lambda _, __: None)(self._state())
             raise Conflict(f"Rollout {current.id} is not the one that runs.", "`tidegate rollout status` shows it.")
@@ -388,6 +395,10 @@ class KubeDriver:
 
     def _state(self) -> State:
         return fold(self._ledger.events())
+
+
+def _went_on(now: RolloutState | None, before: RolloutState) -> bool:
+    return now is not None and now.id == before.id and (now.step, now.open) != (before.step, before.open)
 
 
 def _place(rollout: str) -> str:
