@@ -128,8 +128,10 @@ class _Pod:
     def _on_road(self, work: Callable[[Road], References]) -> References:
         """Work on the model as those before trained it: everything of theirs comes back from DVC's run-cache."""
         from tidegate.pipelines.release import Road
+        from tidegate.pipelines.runners import local
 
         self._fetch()
+        local.bring(self._project, "evaluate", self.progress)
         with Road(self.environment, self.progress) as road:
             self._same_run(road.trained.run_id)
             return work(road)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tidegate.core.errors import Conflict, TidegateError, UsageError
-from tidegate.core.kube import POD, WORKFLOW, WORKFLOW_TEMPLATE, Cluster
+from tidegate.core.kube import WORKFLOW, WORKFLOW_TEMPLATE, Cluster
 from tidegate.pipelines import ended_flow
 from tidegate.pipelines.dag import FLOWS, Flow, References
 from tidegate.pipelines.workflows import names
@@ -74,7 +74,7 @@ class Running:
         return {name: value for step in self.steps for name, value in step.given.items() if value}
 
     def to_json(self) -> dict[str, Any]:
-        """One Workflow of `tidegate ps`."""
+        """One Workflow of `tidegate workflow list`."""
         steps = [{"name": one.name, "phase": one.phase, "message": one.message} for one in self.steps]
         return {"name": self.name, "flow": self.flow, "phase": self.phase or "Pending", "steps": steps}
 
@@ -119,7 +119,7 @@ class KubeRunner:
         if found is None or found["metadata"].get("labels", {}).get(names.MODEL) != names.label(self._model):
             raise UsageError(
                 f"There is no Workflow {name} of {self._model} in {self._env}.",
-                f"`tidegate ps --env {self._env}` lists those that are kept.",
+                f"`tidegate workflow list --env {self._env}` lists those that are kept.",
             )
         return _running(found)
 
@@ -273,7 +273,7 @@ def require_done(running: Running) -> References:
     why = "\n".join(f"  - {one.name}: {one.message or one.phase}" for one in failed) or f"  - {running.message}"
     raise TidegateError(
         f"Workflow {running.name} {running.phase.lower() or 'did not begin'}:\n{why}",
-        f"`tidegate logs {running.name}` shows what its pods printed.",
+        f"`tidegate workflow logs {running.name}` shows what its pods printed.",
     )
 
 
@@ -320,8 +320,3 @@ def _position(state: Running) -> str:
     at = [one.name for one in state.steps if one.phase in {"Pending", "Running"}]
     done = sum(one.phase == "Succeeded" for one in state.steps)
     return f"{', '.join(at) or state.phase or 'waits'} ({done} steps done)"
-
-
-def pods_of(cluster: Cluster, workflow: str) -> list[dict[str, Any]]:
-    """The pods of a Workflow, for whoever looks after one that does not begin."""
-    return cluster.list(POD, {"workflows.argoproj.io/workflow": workflow})

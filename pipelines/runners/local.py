@@ -77,7 +77,7 @@ def train(project: Project, params: Mapping[str, str], progress: Progress) -> Tr
             progress.note(sentence)
         sqlite_probe.relocate(project.mlflow_uri, project.config.model)
         with collector.seldom():
-            stages = tuple(_run_stages(project, progress, STEPS))
+            stages = tuple(_run_stages(project, progress))
     if not any(one.name == "contract" and one.how == "ran" for one in stages):
         _repeat_warnings(project, progress)
     run_id = _living_run(project, progress)
@@ -94,7 +94,7 @@ def train(project: Project, params: Mapping[str, str], progress: Progress) -> Tr
 
 
 def bring(project: Project, step: str, progress: Progress) -> None:
-    """Bring one of the reproducible steps, and all before it, up to date: what one pod does.
+    """Bring one of the reproducible steps, and all before it, up to date: what one pod does, with what others made.
 
     Errors are those of `train`.
     """
@@ -103,7 +103,7 @@ def bring(project: Project, step: str, progress: Progress) -> None:
     with held(project.state_dir / "train.lock", _WAIT_SECONDS, _busy()):
         for sentence in stage_deps.complete(project):
             progress.note(sentence)
-        _run_stages(project, progress, STEPS[: STEPS.index(step) + 1])
+        _run_stages(project, progress, STEPS[: STEPS.index(step) + 1], fetch=True)
 
 
 def run_of(project: Project, progress: Progress) -> str:
@@ -142,7 +142,9 @@ def _with(project: Project, params: Mapping[str, str], progress: Progress) -> Pr
     return Project(project.root, load(project.root, project.env), project.env)
 
 
-def _run_stages(project: Project, progress: Progress, names: Sequence[str]) -> list[StageOutcome]:
+def _run_stages(
+    project: Project, progress: Progress, names: Sequence[str] = STEPS, *, fetch: bool = False
+) -> list[StageOutcome]:
     from tidegate.pipelines.dvc_repo import run_stages
 
     own = _own_stage(project, project.config.train.stage) if project.config.train.stage is not None else None
@@ -150,7 +152,7 @@ def _run_stages(project: Project, progress: Progress, names: Sequence[str]) -> l
     every = _steps(project, progress)
     steps = {name: _noting(project, name, every[name], began) for name in names}
     try:
-        return run_stages(project.root, steps, progress, own, partial(_accept, project))
+        return run_stages(project.root, steps, progress, own, partial(_accept, project), fetch=fetch)
     except KeyboardInterrupt as stop:
         if began:
             raise Stopped(began[-1]) from stop
