@@ -14,9 +14,9 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -33,6 +33,7 @@ from tidegate.core.kube_errors import (
     Ask,
     error_for,
     not_served,
+    owners_of,
 )
 
 MANAGER: Final = "tidegate"
@@ -144,19 +145,38 @@ class Cluster:
         self._line = _Line(context, kubeconfig, patience)
         self._discovered: dict[str, Documents] = {}
 
-    def apply(self, document: Mapping[str, Any], *, force: bool = False, dry_run: bool = False) -> Document:
+    def apply(
+        self,
+        document: Mapping[str, Any],
+        *,
+        force: bool = False,
+        dry_run: bool = False,
+        over: Container[str] = (),
+    ) -> Document:
         """Make the object what the document says, server-side; fields that we applied before and left out now go.
 
         A field that the API does not know is refused, not dropped.
 
+        Args:
+            document: the object.
+            force: take fields over from whoever owns them.
+            dry_run: change nothing.
+            over: owners from whom fields are taken: controllers that write our own values back in other words.
+
         Raises:
-            Conflict: others own a field, and it is not `force`d; names the field and its owner.
+            Conflict: others own a field, and it is not taken; names the field and its owner.
         """
         kind, name = self.kind_of(document), document["metadata"]["name"]
         query = {**_WRITING, "force": str(force).lower(), **_dry(dry_run)}
-        path = self._path(kind, name, namespace=_place(document))
+        path, ask = self._path(kind, name, namespace=_place(document)), self._ask("patch", kind, name)
         request = _Request("PATCH", path, query, dict(document), "application/apply-patch+yaml")
-        return self._line.send(request, self._ask("patch", kind, name)).document
+        answer = self._line.send(request, ask, (CONFLICT,))
+        owners = owners_of(answer)
+        if owners and not force and all(one in over for one in owners):
+            answer = self._line.send(replace(request, query={**query, "force": "true"}), ask, (CONFLICT,))
+        if answer.status == CONFLICT:
+            raise error_for(answer, ask)
+        return answer.document
 
     def create(self, document: Mapping[str, Any], *, dry_run: bool = False) -> Document:
         """Make a new object. With `generateName` the name is made here: sent twice, it would be made twice.

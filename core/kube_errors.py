@@ -129,9 +129,20 @@ def not_served(ask: Ask) -> Permanent:
     )
 
 
-def _conflict(answer: Answer, ask: Ask) -> Conflict:
+def owners_of(answer: Answer) -> frozenset[str]:
+    """Who owns the fields that an apply would have changed; nobody, if that was not the trouble."""
+    return frozenset(map(_owner, _owned(answer)))
+
+
+def _owned(answer: Answer) -> list[dict[str, Any]]:
+    if answer.status != CONFLICT:
+        return []
     causes = (answer.document.get("details") or {}).get("causes") or []
-    owned = [cause for cause in causes if cause.get("reason") == "FieldManagerConflict"]
+    return [cause for cause in causes if cause.get("reason") == "FieldManagerConflict"]
+
+
+def _conflict(answer: Answer, ask: Ask) -> Conflict:
+    owned = _owned(answer)
     if not owned:
         return Conflict(
             f"Somebody else changed it first: could not {ask}: {answer.message}", "Look at it, then run this again."

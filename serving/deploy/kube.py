@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from tidegate.core.errors import Conflict
-from tidegate.core.kube import HTTP_ROUTE, POD, REPLICA_SET, Cluster
+from tidegate.core.kube import HTTP_ROUTE, POD, REPLICA_SET, ROLLOUT, SERVICE, Cluster
 from tidegate.serving.deploy import Revision, Running
 
 RELEASE: Final = "tidegate.dev/release"
@@ -19,6 +19,8 @@ MODEL: Final = "tidegate.dev/model"
 IN_PROGRESS: Final = "rollouts.argoproj.io/gatewayapi-canary"
 """The label that Argo's Gateway API plugin puts on a route while it moves weights."""
 _HASH: Final = "rollouts-pod-template-hash"
+# Names under which Argo's controller writes a Rollout back whole, where 0.5 processors are 500m and "" is left out.
+_ARGO: Final = frozenset({"rollouts-controller", "argo-rollouts"})
 _PORT: Final = 3000
 
 Document = dict[str, Any]
@@ -87,7 +89,7 @@ class KubeDeployer:
 
 
 def put(cluster: Cluster, documents: Iterable[Mapping[str, Any]], *, force: bool = False) -> list[Document]:
-    """Apply objects in their order; the route only while nobody moves weights on it.
+    """Apply objects in their order; what Argo writes is left to it: selectors of Services, a route in a rollout.
 
     Returns:
         What the server made of those that were applied.
@@ -97,19 +99,37 @@ def put(cluster: Cluster, documents: Iterable[Mapping[str, Any]], *, force: bool
     """
     made = []
     for document in documents:
+        name = document["metadata"]["name"]
         if document["kind"] == HTTP_ROUTE.kind:
-            seen = cluster.get(HTTP_ROUTE, document["metadata"]["name"])
-            if seen is not None and moving(seen):
+            seen = cluster.get(HTTP_ROUTE, name)
+            if seen is not None and moving(seen, cluster.get(ROLLOUT, name)):
                 continue
             made.append(cluster.apply(_as_seen(document, seen), force=True))
+        elif document["kind"] == SERVICE.kind:
+            made.append(cluster.apply(_selected(document, cluster.get(SERVICE, name)), force=force))
         else:
-            made.append(cluster.apply(document, force=force))
+            made.append(cluster.apply(document, force=force, over=_ARGO if document["kind"] == ROLLOUT.kind else ()))
     return made
 
 
-def moving(route: Mapping[str, Any]) -> bool:
-    """Whether Argo's plugin moves this route's weights now."""
-    return (route["metadata"].get("labels") or {}).get(IN_PROGRESS) == "in-progress"
+def moving(route: Mapping[str, Any], rollout: Mapping[str, Any] | None = None) -> bool:
+    """Whether Argo's plugin writes this route now.
+
+    Its label is not enough: at weight 0, while the smoke request takes a header rule, there is none, and a rule that is
+    taken from under the plugin is one that it later removes by its place.
+    """
+    if (route["metadata"].get("labels") or {}).get(IN_PROGRESS) == "in-progress":
+        return True
+    told = (rollout or {}).get("status") or {}
+    stable = told.get("stableRS")
+    return bool(stable) and stable != told.get("currentPodHash") and not told.get("abort")
+
+
+def _selected(document: Mapping[str, Any], seen: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The Service without its selector, once Argo has put the hash of an arm's pods into it."""
+    if seen is None or _HASH not in (seen["spec"].get("selector") or {}):
+        return document
+    return {**document, "spec": {key: value for key, value in document["spec"].items() if key != "selector"}}
 
 
 def _as_seen(document: Mapping[str, Any], seen: Mapping[str, Any] | None) -> Document:
