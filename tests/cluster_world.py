@@ -100,7 +100,7 @@ class Judge:
         with (self.folder / "judge.log").open("ab") as log:
             environment = {**os.environ, "TIDEGATE_JUDGE_TOKEN": TOKEN}
             self.process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
-        until("the judge's readiness", self._ready, 60)
+        until("the judge's readiness", self._ready)
 
     def _ready(self) -> bool:
         assert self.process is not None
@@ -257,6 +257,12 @@ class World:
             stop.set()
             thread.join(30)
         assert not failed, failed
+
+    def failed_calls(self) -> int:
+        """How many times Argo asked the judge in vain."""
+        runs = self.cluster.list(kube.ANALYSIS_RUN)
+        results = [one for run in runs for one in run.get("status", {}).get("metricResults") or ()]
+        return sum(int(one.get("error") or 0) for one in results)
 
     def shown(self) -> str:
         """What a person would look at when it does not go on."""

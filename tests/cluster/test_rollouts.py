@@ -34,7 +34,7 @@ def test_a_bad_canary_is_rolled_back_and_the_champion_keeps_everybody(world: Wor
         world.at_weight(20)
         ended = world.settled(rollout.id)
     assert ended.state == "rolled_back"
-    assert any("error_rate" in reason for reason in ended.reasons), ended.reasons
+    assert any("evidence over" in reason for reason in ended.reasons), ended.reasons
     assert world.environment.state().champion == first
     until("the route at rest", lambda: world.weights() == {"stable": 100, "canary": 0})
     service = world.cluster.get(kube.SERVICE, "demand-stable")
@@ -51,7 +51,7 @@ def test_a_judge_that_is_killed_and_comes_back_changes_no_verdict(world: World) 
     with world.traffic(rollout.id, GOOD):
         world.at_weight(20)
         world.judge.kill()
-        until("a failed call", lambda: "Error" in world.shown(), 60)
+        until("a failed call", world.failed_calls)
         world.judge.start()
         ended = world.settled(rollout.id)
     assert (ended.state, world.environment.state().champion) == ("promoted", second)
