@@ -102,6 +102,7 @@ def test_test_files_have_names_of_their_own() -> None:
         "drift_loop.py",
         "drifting.py",
         "fakes.py",
+        "golden.py",
         "happened.py",
         "journey.py",
         "kube_api.py",

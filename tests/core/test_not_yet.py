@@ -13,7 +13,6 @@ BASE: dict[str, Any] = {"model": "demand", "data": {"path": "data/train.csv", "t
 ASKED: dict[str, dict[str, Any]] = {
     "train.image": {"train": {"image": "trainer"}},
     "train.resources": {"train": {"resources": {"gpu": 1}}},
-    "image.pull_secret": {"image": {"pull_secret": "registry"}},
 }
 
 
