@@ -47,6 +47,7 @@ COMMANDS: Final = MappingProxyType(
         "freeze": Line(_HERE + "freeze:freeze", "Stop automatic retrains and rollouts.", RUN),
         "unfreeze": Line(_HERE + "freeze:unfreeze", "Allow automatic retrains and rollouts again.", RUN),
         "retrain": Line(_HERE + "retrain:retrain", "Train on new data; labels say who is the champion.", RUN),
+        "workflow": Line(_HERE + "workflow:app", "List, follow, read and cancel the Workflows of a cluster.", RUN),
         "predict": Line(_HERE + "predict:predict", "Predict every row of a file with a released version.", RUN),
         "package": Line(_HERE + "package:package", "Find a version's Bento, or build it again.", RUN),
         "labels": Line(_HERE + "labels:app", "Keep what became of predictions, and show how much there is.", WATCH),

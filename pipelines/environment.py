@@ -115,13 +115,10 @@ def environment_for(project: Project) -> Environment:
     Raises:
         UsageError: its kind is not built yet.
     """
-    if project.env != LOCAL:
-        here = project.config.environment(project.env).kind == "local"
+    if project.env != LOCAL and project.config.environment(project.env).kind == "local":
         raise UsageError(
-            f"The environment {project.env} is "
-            + ("another one on this machine" if here else "on Kubernetes")
-            + ", which this version cannot deploy to yet.",
-            "Leave out --env, or unset TIDEGATE_ENV, to use the local environment."
-            + (" A second stack on one machine is a second project folder." * here),
+            f"The environment {project.env} is another one on this machine, which this version cannot deploy to yet.",
+            "Leave out --env, or unset TIDEGATE_ENV, to use the local environment. A second stack on one machine is a "
+            "second project folder.",
         )
     return Environment(project)

@@ -113,10 +113,13 @@ def ship(environment: Environment, progress: Progress, *, wait: bool, timeout: f
         wait: follow the rollout to its verdict.
         timeout: seconds to follow it; it goes on afterwards.
     """
+    from tidegate.pipelines import in_cluster
     from tidegate.pipelines.release import make_release
     from tidegate.rollouts import planning
 
     planning.check(environment.project.config.rollout)
+    if in_cluster.trains(environment.project):
+        return in_cluster.ship(environment, progress, wait=wait, timeout=timeout)
     made = make_release(environment, progress)
     if made.release is None:
         return _refused(made)

@@ -61,7 +61,7 @@ def build(environment: Environment, release: Release, bundle: Path, progress: Pr
         folder = Path(scratch) / "context"
         folder.mkdir()
         context.write(release, bundle, project.config.image, folder)
-        builders.build(builder, folder, reference, _secrets(environment), progress)
+        builders.build(builder, folder, reference, build_secrets(environment), progress)
     with progress.task("list what is in it"), saved(builder, reference) as image:
         digest, listed = image.digest, sbom.of(image)
     facts = provenance.Facts(digest, reference, project.config.image.base, _sha256(listed), builder.name)
@@ -199,7 +199,7 @@ def _trusted(environment: Environment, known: Imaged) -> Ed25519PublicKey | None
     return Ed25519PublicKey.from_public_bytes(bytes.fromhex(known.key)) if known.key else None
 
 
-def _secrets(environment: Environment) -> dict[str, str]:
+def build_secrets(environment: Environment) -> dict[str, str]:
     """The index and the authorities, for the build's commands only."""
     image, root = environment.project.config.image, environment.project.root
     found = {}

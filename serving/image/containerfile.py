@@ -73,16 +73,43 @@ def text(recipe: Recipe) -> str:
     return "\n".join([*_build_stage(recipe), "", *_final_stage(recipe), ""])
 
 
-def _build_stage(recipe: Recipe) -> list[str]:
+def trainer_text(recipe: Recipe) -> str:
+    """The Containerfile of a trainer, for a context that holds `requirements.txt`, `app/` and `tidegate`.
+
+    It stands on the same base as the model's image, with git for the checkout; nothing of the project is in it, since
+    every pod works on a commit. `release` is not used; `shared` says that it is to see the GPUs of its machine.
+    """
+    environment = {
+        "HOME": "/tmp",  # noqa: S108 # the one folder of the image that may be written
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": f"{HOME}/app:{HOME}/lib",
+        "PYTHONUNBUFFERED": "1",
+        "USER": "tidegate",  # there is no name for the number, and libraries ask for one
+        **({"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"} if recipe.shared else {}),
+    }
     lines = [
-        f"FROM {recipe.base} AS build",
-        "WORKDIR /opt/build",
-        _run(
-            f'python3 -c \'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "{recipe.python}" and '
-            f'"The base image must have Python {recipe.python}, with which the release was gated.")\'',
-            "python3 -m venv --copies /opt/build/venv",
-        ),
+        *_first_lines(recipe),
+        *_installed("requirements.txt", "lib", unused=("bin",)),
+        f"COPY app {HOME}/app",
+        f"RUN {_COMPILE} {HOME}/app",
+        "",
+        f"FROM {recipe.base}",
+        *_system((*recipe.system_packages, "ca-certificates", "git")),
+        f"COPY --from=build {HOME}/lib {HOME}/lib",
+        f"COPY --from=build {HOME}/app {HOME}/app",
+        "COPY --chmod=0755 tidegate /usr/local/bin/tidegate",
+        _pairs("ENV", environment),
+        *([_pairs("LABEL", recipe.labels)] if recipe.labels else []),
+        f"USER {USER}:{USER}",
+        "WORKDIR /tmp",
+        'ENTRYPOINT ["tidegate"]',
+        "",
     ]
+    return "\n".join(lines)
+
+
+def _build_stage(recipe: Recipe) -> list[str]:
+    lines = _first_lines(recipe)
     if recipe.shared:
         lines += _installed("requirements-gpu.txt", "gpu")
     lines += _installed("requirements.txt", "lib")
@@ -93,7 +120,19 @@ def _build_stage(recipe: Recipe) -> list[str]:
     return lines
 
 
-def _installed(requirements: str, folder: str) -> list[str]:
+def _first_lines(recipe: Recipe) -> list[str]:
+    return [
+        f"FROM {recipe.base} AS build",
+        "WORKDIR /opt/build",
+        _run(
+            f'python3 -c \'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "{recipe.python}" and '
+            f'"The base image must have Python {recipe.python}, with which the release was gated.")\'',
+            "python3 -m venv --copies /opt/build/venv",
+        ),
+    ]
+
+
+def _installed(requirements: str, folder: str, unused: tuple[str, ...] = _UNUSED) -> list[str]:
     """Wheels only, so that no compiler is needed, and exactly the pins: nothing is resolved here."""
     target = f"{HOME}/{folder}"
     commands = [
@@ -102,7 +141,7 @@ def _installed(requirements: str, folder: str) -> list[str]:
         f"{_INSTALL} --target {target} --requirement /opt/build/{requirements}",
     ]
     cleaned = _run(
-        f"rm -rf {' '.join(f'{target}/{name}' for name in _UNUSED)}",
+        f"rm -rf {' '.join(f'{target}/{name}' for name in unused)}",
         f"find {target} -type f \\( {' -o '.join(f'-name {one!r}' for one in _SOURCES)} \\) -delete",
         # pip writes where a wheel came from, which would be the private index.
         f"find {target} -path '*.dist-info/direct_url.json' -delete",
