@@ -72,7 +72,7 @@ def start(
         Path | None,
         typer.Option(
             "--git",
-            help="Commit its objects into this rendered folder, on a branch tidegate/ROLLOUT, instead of applying them.",
+            help="Commit its objects into this rendered folder, on a branch tidegate/ROLLOUT; nothing is applied.",
             metavar="DIR",
         ),
     ] = None,

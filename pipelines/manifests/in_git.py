@@ -1,8 +1,8 @@
 """`tidegate rollout start --git DIR`: the objects of a rollout as a commit, for whoever applies what is in git.
 
-The commit is made in a work tree of its own on a new branch `tidegate/ROLLOUT`: nobody's checkout changes, no branch that
-exists moves, and nothing is pushed unless asked. Who merges it begins the rollout; until Argo CD or Flux has applied it,
-the ledger's rollout waits.
+The commit is made in a work tree of its own on a new branch `tidegate/ROLLOUT`: nobody's checkout changes, no branch
+that exists moves, and nothing is pushed unless asked. Who merges it begins the rollout; until Argo CD or Flux has
+applied it, the ledger's rollout waits.
 """
 
 from __future__ import annotations
@@ -67,13 +67,7 @@ def commit(
         tree = Path(scratch).resolve() / "tree"
         git(root, "worktree", "add", "--quiet", "-b", branch, str(tree), "HEAD")
         try:
-            inside = tree / place.resolve().relative_to(root.resolve())
-            written = write([dict(one) for one in documents], inside)
-            git(tree, "add", "--all", str(inside))
-            if not git(tree, "status", "--porcelain").strip():
-                raise UsageError("The folder holds this already, so there is nothing to commit.", "`git log` shows it.")
-            git(tree, "commit", "--quiet", "--message", message)
-            made = git(tree, "rev-parse", "HEAD").decode().strip()
+            files, made = _committed(tree, tree / place.resolve().relative_to(root.resolve()), documents, message)
             if push:
                 git(tree, "push", "--quiet", "origin", f"{branch}:{branch}")
         except BaseException:
@@ -81,4 +75,15 @@ def commit(
             git(root, "branch", "-D", branch)
             raise
         git(root, "worktree", "remove", "--force", str(tree))
-    return Committed(branch, made, written.files, push)
+    return Committed(branch, made, files, push)
+
+
+def _committed(
+    tree: Path, folder: Path, documents: Sequence[Mapping[str, Any]], message: str
+) -> tuple[tuple[str, ...], str]:
+    written = write([dict(one) for one in documents], folder)
+    git(tree, "add", "--all", str(folder))
+    if not git(tree, "status", "--porcelain").strip():
+        raise UsageError("The folder holds this already, so there is nothing to commit.", "`git log` shows it.")
+    git(tree, "commit", "--quiet", "--message", message)
+    return written.files, git(tree, "rev-parse", "HEAD").decode().strip()
