@@ -163,6 +163,8 @@ class KubeApi:
             made["metadata"] = {**(before or {}).get("metadata", {}), **made["metadata"]}
             if before is not None:
                 _own_changes(before, made, manager, "")
+                if _plain(before) == _plain({**before, **made}):
+                    return copy.deepcopy(before)
             return self._store(kind, place, made, "MODIFIED" if before else "ADDED")
 
     def answer(self, call: Call) -> tuple[int, Document]:

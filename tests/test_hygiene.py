@@ -108,6 +108,7 @@ def test_test_files_have_names_of_their_own() -> None:
         "journey.py",
         "kube_api.py",
         "kube_argo.py",
+        "kube_world.py",
         "loop_world.py",
         "recorded.py",
         "runner.py",

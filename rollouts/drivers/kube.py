@@ -74,11 +74,49 @@ class KubeDriver:
             Conflict: as on the laptop; or the cluster is busy with a revision that is not the ledger's.
             TidegateError: the cluster refused.
         """
+        return self._start(release, plan, self._bring, by_hand=by_hand, replace=replace)
+
+    def start_in_git(
+        self,
+        release: str,
+        plan: RolloutPlan,
+        commit: Callable[[Sequence[Mapping[str, Any]]], str],
+        *,
+        by_hand: bool,
+        replace: bool,
+    ) -> RolloutState:
+        """The same, by a commit: the rollout waits until somebody has applied it.
+
+        Args:
+            release: to try.
+            plan: of the rollout.
+            commit: takes the objects and gives the commit.
+            by_hand: a person asked for it.
+            replace: end a running one first.
+
+        Raises: as `start`.
+        """
+
+        def bring(started: RolloutState, of: RolloutPlan) -> None:
+            made = commit(self._rendered(started.canary, of))
+            self._store.write(_in_git(started.id), json.dumps({"commit": made}).encode())
+
+        return self._start(release, plan, bring, by_hand=by_hand, replace=replace)
+
+    def _start(
+        self,
+        release: str,
+        plan: RolloutPlan,
+        bring: Callable[[RolloutState, RolloutPlan], None],
+        *,
+        by_hand: bool,
+        replace: bool,
+    ) -> RolloutState:
         self.settle()
         self._require_rest(replace=replace)
         started = self._local.start(release, plan, by_hand=by_hand, replace=replace)
         try:
-            self._bring(started, plan)
+            bring(started, plan)
         except TidegateError as error:
             self._write(started, argo.Change("aborted", (f"It never reached the cluster: {error.message}",), actor()))
             raise
@@ -334,6 +372,8 @@ class KubeDriver:
     def _change(self, rollout: RolloutState, thing: Document | None) -> argo.Change | None:
         applied = self._applied(rollout, thing)
         if applied is None:
+            if self._store.exists(_in_git(rollout.id)):
+                return None
             age = (datetime.now(UTC) - datetime.fromisoformat(rollout.started_at)).total_seconds()
             lost = "It never reached the cluster: whoever started it was stopped."
             return argo.Change("aborted", (lost,)) if age > _LOST else None
@@ -403,6 +443,10 @@ def _went_on(now: RolloutState | None, before: RolloutState) -> bool:
 
 def _place(rollout: str) -> str:
     return f"rollouts/{rollout}/applied.json"
+
+
+def _in_git(rollout: str) -> str:
+    return f"rollouts/{rollout}/git.json"
 
 
 def _full(thing: Mapping[str, Any]) -> Document | None:

@@ -6,6 +6,7 @@ already (docs/decisions/0017-what-a-cluster-owns.md).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -86,6 +87,16 @@ class KubeDeployer:
     def end_unrecorded(self) -> int:
         """There are none: the cluster records everything that it runs."""
         return 0
+
+
+def object_name(model: str) -> str:
+    """What the objects of a model are called, as the chart does: a DNS label."""
+    return re.sub(r"[^a-z0-9-]+", "-", model.lower())[:52].strip("-")
+
+
+def label_value(text: str) -> str:
+    """A name as the chart writes it into a label."""
+    return text[:63].strip("-_.")
 
 
 def put(cluster: Cluster, documents: Iterable[Mapping[str, Any]], *, force: bool = False) -> list[Document]:
