@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 FOLDERS := api cli console core monitors pipelines registry rollouts serving
 STAMP := $(VENV)/.installed
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate/bin
 
-.PHONY: help setup demo test test-images ramps guarantees road quick bench check lint types imports workflows charts picture simulate dist lock clean
+.PHONY: help setup demo test test-images ramps guarantees road quick bench check lint types imports workflows helm charts picture simulate dist lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -26,7 +27,7 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup ## the five-minute story on real data
 	$(BIN)/tidegate demo
 
-test: setup ## every test
+test: setup helm ## every test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 ramps: setup ## whole ramps, by simulation and once by labels and outcomes through the gateway; minutes
@@ -71,7 +72,10 @@ workflows: setup ## zizmor and schemas of what runs on GitHub; YAML, spelling, s
 # Tests are full of made-up secrets (tests/test_hygiene.py looks for real ones), the lock of hashes.
 	git ls-files -z -- ':!tests' ':!requirements.lock' | xargs -0 $(BIN)/detect-secrets-hook
 
-charts: setup ## write values.yaml and values.schema.json of the charts, and the manifests that tests compare with
+helm: ## get helm for the tests of the charts, with the Go toolchain; minutes, once
+	@command -v helm >/dev/null || test -x $(CACHE)/helm || ! command -v go >/dev/null || GOBIN=$(CACHE) nice go install helm.sh/helm/v4/cmd/helm@v4.2.4
+
+charts: setup helm ## write values.yaml and values.schema.json of the charts, and the manifests that tests compare with
 	$(BIN)/python -m tidegate.pipelines.manifests.chart_files charts
 	$(BIN)/python tests/golden.py
 

@@ -90,7 +90,7 @@ def test_the_smoke_request_is_a_module_of_the_models_image() -> None:
 
 
 def test_an_answer_ends_a_step_and_continue_does_not() -> None:
-    """First promote: passed. First rollback: aborted. Everything else is inconclusive, as often as there are answers."""
+    """First promote: passed. First rollback: aborted. Everything else is inconclusive, however often."""
     verdict = metric("minimal", "tidegate-verdict")
     assert (verdict["consecutiveSuccessLimit"], verdict["failureLimit"]) == (1, 0)
     assert verdict["count"] == verdict["inconclusiveLimit"] == "{{args.horizon}}"
@@ -141,7 +141,7 @@ def test_the_project_is_mounted_and_a_changed_one_starts_the_pods_again() -> Non
 
 
 def test_the_collector_hands_over_what_the_gateway_sends() -> None:
-    """gRPC in, HTTP to the judge beside it out; its token comes from the environment."""
+    """GRPC in, HTTP to the judge beside it out; its token comes from the environment."""
     config = yaml.safe_load(committed("minimal", "ConfigMap", "tidegate-collector")["data"]["collector.yaml"])
     assert config["service"]["pipelines"] == {
         "logs": {"receivers": ["otlp"], "processors": ["batch"], "exporters": ["otlphttp"]}

@@ -67,8 +67,7 @@ def test_users_are_hashed_with_the_rollouts_id_as_salt() -> None:
         "targetRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "tidegate"},
         "type": "JSONPatch",
         "jsonPatches": [
-            configuration
-            | {"operation": {"op": "add", "jsonPath": where, "path": "/hash_policy", "value": hashed}},
+            configuration | {"operation": {"op": "add", "jsonPath": where, "path": "/hash_policy", "value": hashed}},
             configuration
             | {
                 "operation": {
@@ -143,7 +142,9 @@ def test_metrics_are_read_once_of_each_pod() -> None:
             }
         ],
     }
-    services = [one for one in kept("secured") if one["kind"] == "Service" and one["metadata"]["name"].startswith("demand")]
+    services = [
+        one for one in kept("secured") if one["kind"] == "Service" and one["metadata"]["name"].startswith("demand")
+    ]
     assert {one["metadata"]["labels"]["tidegate.dev/arm"] for one in services} == {"stable", "canary"}
 
 
@@ -156,6 +157,8 @@ def test_the_metrics_of_judge_and_console_are_read() -> None:
             "endpoints": [{"port": "http", "path": "/metrics", "interval": "15s"}],
         }
         monitor = next(
-            one for one in kept("secured") if (one["kind"], one["metadata"]["name"]) == ("ServiceMonitor", f"tidegate-{part}")
+            one
+            for one in kept("secured")
+            if (one["kind"], one["metadata"]["name"]) == ("ServiceMonitor", f"tidegate-{part}")
         )
         assert monitor["metadata"]["labels"]["release"] == "prometheus"
