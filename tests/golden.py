@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -56,6 +57,7 @@ def file(name: str) -> Path:
     return HERE / "golden" / f"{name}.yaml"
 
 
+@cache
 def kept(name: str) -> list[dict[str, Any]]:
     """The committed manifests of a set."""
     return render.documents(file(name).read_text())

@@ -1,5 +1,7 @@
 """values.yaml and values.schema.json of the charts, written from the models: a comment and a check for every key.
 
+And the gateway's Lua filter, which is the laptop's.
+
 `python -m tidegate.pipelines.manifests.chart_files` (or `make charts`) writes them.
 """
 
@@ -20,11 +22,14 @@ from pydantic.fields import FieldInfo
 from tidegate.pipelines.manifests.model_values import ModelValues
 from tidegate.pipelines.manifests.platform_values import PlatformValues
 from tidegate.pipelines.manifests.value_types import Values
+from tidegate.serving.gateway.lua import unit_filter
 
 MODELS: Final[Mapping[str, type[Values]]] = MappingProxyType(
     {"tidegate": PlatformValues, "tidegate-model": ModelValues}
 )
 """Chart -> its values."""
+
+UNIT_FILTER: Final = "tidegate-model/files/unit.lua"
 
 _WIDTH: Final = 118
 _HEADER: Final = (
@@ -89,6 +94,11 @@ def _written(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
+def unit_source() -> str:
+    """The filter that gives every request a unit, with gaps for the names of header and cookie."""
+    return unit_filter("{{header}}", "{{cookie}}").lstrip()
+
+
 def _without_titles(node: Any) -> None:
     if isinstance(node, dict):
         # `title` may also be a key of ours: then it is no text.
@@ -102,10 +112,12 @@ def _without_titles(node: Any) -> None:
 
 
 def write(charts: Path) -> None:
-    """Write both files of every chart in the folder `charts`."""
+    """Write the files of every chart in the folder `charts`."""
     for name, model in MODELS.items():
         (charts / name / "values.schema.json").write_text(schema(model), encoding="utf-8")
         (charts / name / "values.yaml").write_text(values_text(model), encoding="utf-8")
+    (charts / "tidegate-model" / "files").mkdir(exist_ok=True)
+    (charts / UNIT_FILTER).write_text(unit_source(), encoding="utf-8")
 
 
 if __name__ == "__main__":

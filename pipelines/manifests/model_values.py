@@ -114,10 +114,10 @@ class ApiKeys(Values):
 class Sticky(Values):
     """How a user stays on one arm."""
 
-    mode: Literal["patch", "policy", "none"] = Field(
+    mode: Literal["patch", "none"] = Field(
         default="patch",
-        description="patch: EnvoyPatchPolicy sets hash policy and use_hash_policy, whatever Envoy Gateway renders; "
-        "policy: BackendTrafficPolicy alone, for an Envoy Gateway with envoyproxy/gateway#9629; none: no stickiness.",
+        description="patch: the laptop's hash, by an EnvoyPatchPolicy, which Envoy Gateway must allow "
+        "(extensionApis.enableEnvoyPatchPolicy); none: no stickiness, so users change arms between requests.",
     )
     header: Token = Field(default="x-user-id", description="Header that names the user.")
     cookie: Token = Field(default="tg_uid", description="Cookie for users without the header; the gateway sets it.")
