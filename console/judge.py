@@ -355,6 +355,7 @@ def _settle(settling: Callable[[], Sequence[Settling]]) -> None:
 
 
 _REFUSALS: Final = {
+    400: "The body is no JSON.",
     401: "A token is needed.",
     409: "A line contradicts an earlier one, or comes too late.",
     413: "The body is too large.",

@@ -6,9 +6,11 @@ import copy
 import json
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +44,16 @@ def gateway_config(weight: int, canary: int, stable: int) -> dict[str, Any]:
     ]
     ports = {"canary": canary, "stable": stable}
     made = [
-        {
-            "name": f"httproute/prod/{name}/rule/0/backend/{place}",
-            "type": "STATIC",
-            "load_assignment": {
-                "cluster_name": "x",
-                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(ports[arm])}}]}],
-            },
-        }
+        cluster(f"httproute/prod/{name}/rule/0/backend/{place}", ports[arm])
         for name in ("fraud", "other")
         for place, arm in enumerate(("canary", "stable"))
     ]
     return {"routes": {"name": "prod/tidegate/http", "virtual_hosts": hosts}, "clusters": made}
+
+
+def cluster(name: str, port: int) -> dict[str, Any]:
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": address(port)}}]}]
+    return {"name": name, "type": "STATIC", "load_assignment": {"cluster_name": name, "endpoints": endpoints}}
 
 
 def address(port: int) -> dict[str, Any]:
@@ -117,3 +117,31 @@ def envoy(folder: Path, config: dict[str, Any], lua: str = "", log: dict[str, An
     finally:
         process.terminate()
         process.wait(20)
+
+
+@contextmanager
+def pods(version: str, status: int = 200) -> Iterator[int]:
+    """A revision that answers everything with its version; its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("x-tidegate-version", version)
+            self.send_header("content-length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", free_port()), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
