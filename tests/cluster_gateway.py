@@ -61,7 +61,7 @@ def address(port: int) -> dict[str, Any]:
 
 
 def patched(table: dict[str, Any], patches: list[dict[str, Any]]) -> dict[str, Any]:
-    """What Envoy Gateway does with our patches: `..routes[?(@.name =~ 'X')]`, then RFC 6902 `add` below it."""
+    """What Envoy Gateway does with our patches: `..routes[?(@.name =~ 'X')].a.b`, then RFC 6902 `add` below it."""
     table = copy.deepcopy(table)
     for patch in patches:
         operation = patch["operation"]
@@ -70,16 +70,14 @@ def patched(table: dict[str, Any], patches: list[dict[str, Any]]) -> dict[str, A
             table["name"],
             "add",
         )
-        pattern = re.fullmatch(r"\.\.routes\[\?\(@\.name =~ '(.*)'\)\]", operation["jsonPath"])
-        assert pattern is not None
-        found = [one for host in table["virtual_hosts"] for one in host["routes"] if re.search(pattern[1], one["name"])]
+        path = re.fullmatch(r"\.\.routes\[\?\(@\.name =~ '(.*)'\)\]\.(.*)", operation["jsonPath"])
+        assert path is not None
+        found = [one for host in table["virtual_hosts"] for one in host["routes"] if re.search(path[1], one["name"])]
         assert len(found) == 1
-        for route in found:
-            *parents, last = operation["path"].split("/")[1:]
-            target = route
-            for part in parents:
-                target = target[part]
-            target[last] = operation["value"]
+        for target in found:
+            for part in path[2].split("."):
+                target = target[part]  # noqa: PLW2901 - down the path
+            target[operation["path"].removeprefix("/")] = operation["value"]
     return table
 
 

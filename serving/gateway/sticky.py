@@ -172,8 +172,9 @@ def _unit_policy(route: StickyRoute) -> Document:
 
 
 def _patch_policy(route: StickyRoute) -> Document:
-    # Only rules that split have weighted clusters; `httproute/NAMESPACE/NAME/rule/` is how Envoy Gateway names routes.
-    where = f"..routes[?(@.name =~ '^httproute/{route.namespace}/{route.name}/rule/')]"
+    # `httproute/NAMESPACE/NAME/rule/` is how Envoy Gateway names routes. Each path selects what is there already, since
+    # a patch that does not fit is dropped whole.
+    where = f"..routes[?(@.name =~ '^httproute/{route.namespace}/{route.name}/rule/')].route"
     salted = {"pattern": {"google_re2": {}, "regex": "^(.*)$"}, "substitution": rf"{route.rollout}:\1"}
     hashing = [{"header": {"header_name": route.unit_header, "regex_rewrite": salted}}]
     resource, kind = (
@@ -181,8 +182,12 @@ def _patch_policy(route: StickyRoute) -> Document:
         f"{_ENVOY}config.route.v3.RouteConfiguration",
     )
     patches = [
-        _added(kind, resource, {"op": "add", "jsonPath": where, "path": path, "value": value})
-        for path, value in (("/route/hash_policy", hashing), ("/route/weighted_clusters/use_hash_policy", True))
+        _added(kind, resource, {"op": "add", "jsonPath": where, "path": "/hash_policy", "value": hashing}),
+        _added(
+            kind,
+            resource,
+            {"op": "add", "jsonPath": f"{where}.weighted_clusters", "path": "/use_hash_policy", "value": True},
+        ),
     ]
     return _policy(f"{route.name}-sticky", route.namespace, route.gateway, patches)
 
