@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, runtime_checkable
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -51,6 +51,7 @@ _BEAT, _SETTLE = 1.0, 15.0
 _LOG: Final = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class Settling(Protocol):
     """Who brings the ledger up to what the cluster did: the driver."""
 
@@ -355,6 +356,7 @@ def _settle(settling: Callable[[], Sequence[Settling]]) -> None:
 
 
 _REFUSALS: Final = {
+    400: "The body is no JSON.",
     401: "A token is needed.",
     409: "A line contradicts an earlier one, or comes too late.",
     413: "The body is too large.",

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tidegate.core.errors import TidegateError, UsageError
@@ -267,8 +267,8 @@ class Desk:
         rollout, versions = self._rollout(case), self._state(case.stream)[1].versions
         if rollout is None:
             return _Route(case.key, ours=True)
-        told = (str(versions.get(release, "")) for release in (rollout.stable, rollout.canary))
-        return _Route(case.key, *told, ours=True)
+        stable, canary = (str(versions.get(release, "")) for release in (rollout.stable, rollout.canary))
+        return _Route(case.key, stable, canary, ours=True)
 
     def _read_routes(self) -> dict[str, Any]:
         try:
@@ -287,8 +287,6 @@ _SAFE: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01
 
 def _exposure(told: ClusterRecord, route: _Route) -> Exposure:
     """The judge's view of a line; the version that answered says which arm it really was."""
-    from dataclasses import replace
-
     seen, version = exposure(told.record), told.record.version
     if not (seen.served_by and version and route.stable != route.canary and route.canary):
         return seen

@@ -216,30 +216,31 @@ class Following:
 
     def _take(self, exposures: Sequence[Exposure]) -> None:
         for one in exposures:
-            self._failing.add(one)
+            # The other arm's answers say nothing about this one; many of them void the verdict.
+            if one.served_by in {"", one.arm}:
+                self._failing.add(one)
         self._heard = max([self._heard, *(one.at for one in exposures if one.arm == "canary")])
         self._waiting = [*self._waiting, *exposures][-_WAITING:]
 
     def _note(self, asked: Asked, now: float) -> None:
         """Remember since when this weight is asked for; the log's lines until now get their weight by it."""
         before, self._confirmed = self._confirmed, now
+        self._first(asked, now)
         if asked.weight not in self.plan.steps or not self._posted.empty:
-            self._first(asked, now)
             return
-        began = max(now - asked.delay, self._since if self._builder is None else before)
-        if self._builder is None:
-            if self._waiting:
-                self._builder = BlockBuilder(self.plan, began, asked.weight, name=self._name)
-                self._weight = asked.weight
-        elif asked.weight > self._weight:
+        if self._builder is None and self._waiting:
+            began = max(self._notes.asked[str(asked.weight)] - asked.delay, self._since)
+            self._builder = BlockBuilder(self.plan, began, asked.weight, name=self._name)
+            self._weight = asked.weight
+        elif self._builder is not None and asked.weight > self._weight:
             # In between the gateway may have had either weight.
+            began = max(now - asked.delay, before)
             self._waiting = [one for one in self._waiting if one.at <= before or one.at >= began]
             self._builder.set_weight(asked.weight, began)
             self._weight = asked.weight
         if self._builder is not None:
             self._builder.add(self._waiting)
             self._waiting = []
-        self._first(asked, now)
 
     def _first(self, asked: Asked, now: float) -> None:
         if str(asked.weight) not in self._notes.asked:
@@ -264,8 +265,11 @@ class Following:
         except UsageError as error:
             self._notes.void = self._notes.void or error.message
             kept = []
-        self._notes.attempts += sum(one.attempts.n1 + one.attempts.n0 for one in blocks)
-        self._notes.misrouted += sum(one.misrouted for one in blocks)
+        notes = self._notes
+        notes.attempts += sum(one.attempts.n1 + one.attempts.n0 for one in blocks)
+        notes.misrouted += sum(one.misrouted for one in blocks)
+        if not notes.void and notes.misrouted >= DEAD and notes.misrouted > _MISROUTED * notes.attempts:
+            notes.void = f"{notes.misrouted} requests were answered by the other arm: the arms are not what they say."
         self._keep(kept)
         self._save()
 
@@ -345,9 +349,6 @@ class Following:
     def _why_void(self, asked: Asked) -> str:
         """Why the verdict is void: from then on for good, but for a weight that is none of the plan."""
         notes, newest = self._notes, max(self._posted.newest_weight, self._weight)
-        if not notes.void and notes.misrouted >= DEAD and notes.misrouted > _MISROUTED * notes.attempts:
-            notes.void = f"{notes.misrouted} requests were answered by the other arm: the arms are not what they say."
-            self._save()
         if not notes.void and asked.weight in self.plan.steps and newest > asked.weight:
             notes.void = f"The step has {asked.weight} % on the canary, and telemetry is of {newest} %."
             self._save()

@@ -98,6 +98,7 @@ def test_test_files_have_names_of_their_own() -> None:
     names = [Path(name) for name in tracked() if name.startswith("tests/") and name.endswith(".py")]
     helpers = {
         "closed_loop.py",
+        "cluster_gateway.py",
         "cluster_world.py",
         "conftest.py",
         "drift_loop.py",

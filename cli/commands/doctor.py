@@ -62,6 +62,9 @@ def _on_cluster(project: Project) -> Iterator[Finding]:
 @app.command()
 def traffic(
     users: Annotated[int, typer.Option(help="How many made-up users ask, thrice each.", min=1, max=100_000)] = 1000,
+    address: Annotated[
+        str, typer.Option(help="Where the gateway is reached, http://HOST:PORT; default: the stack's or the hostname.")
+    ] = "",
 ) -> None:
     """Ask the running gateway as many users: one arm each, the share that was planned, the formula's arms.
 
@@ -72,7 +75,7 @@ def traffic(
 
     t = terminal()
     with t.progress.task("Asking the gateway"):
-        seen = check(environment_for(t.project), users)
+        seen = check(environment_for(t.project), users, address)
     problems = seen.found.problems()
     document = {
         "kind": "doctor_traffic",

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from fakes import MemoryStore
 
+from tidegate.core.assignment import assigned_arm
 from tidegate.core.errors import Conflict, UsageError
 from tidegate.rollouts.block_lines import from_lines, read
+from tidegate.rollouts.blocks import Cohort, Counts, Exposure
 from tidegate.rollouts.checkpoint import read_checkpoint
 from tidegate.rollouts.following import Answer, Asked, Following
 from tidegate.rollouts.inline_plan import InlinePlan, inline_plan
@@ -266,3 +268,125 @@ def test_what_a_checkpoint_says_is_what_the_laptops_status_reads() -> None:
     document = read_checkpoint(world.store, KEY)
     assert document is not None
     assert document["verdict"] == world.following.verdict.to_dict()
+
+
+class Log:
+    """Users of a route by its formula, as log lines; each asks once."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.number, self.weight = world, 0, 10
+
+    def seconds(self, seconds: float, status: int = 200) -> None:
+        """40 new users a second; `status` is the canary's."""
+        for index in range(int(seconds * 40)):
+            self.number += 1
+            arm = assigned_arm("o-1", f"user-{self.number}", self.weight)
+            at = self.world.now + index / 40
+            told = status if arm == "canary" else 200
+            self.world.following.see([Exposure(at, f"user-{self.number}", arm, told, 0.01, served_by=arm)])
+        self.world.now += seconds
+        self.world.following.beat()
+
+
+WIDE = {"metric": "error_rate", "harm": {"ratio": 1.1, "margin": 0.02}, "safe": {"ratio": 1.5, "margin": 0.15}}
+BY_LOG: dict[str, Any] = {
+    "unit": {"per": "user"},
+    "guardrails": [WIDE],
+    "step": {"min": "0s", "max": "2h"},
+    "block": "5s",
+}
+
+
+def climb(world: World, each: Any = lambda: None) -> list[tuple[int, str, int, int]]:
+    """Ask every five seconds, with the weight following half a second after it was passed; what was said."""
+    log, said = Log(world), []
+    for _ in range(60):
+        each()
+        log.seconds(5)
+        answer = world.following.ask(Asked(log.weight, 4.5 if said and said[-1][1] == "promote" else 0.0))
+        said.append((log.weight, answer.decision, answer.n_canary, answer.n_stable))
+        if answer.decision == "promote" and log.weight == 50:
+            break
+        if answer.decision == "promote":
+            log.seconds(0.5)
+            log.weight = 50
+    return said
+
+
+def test_log_lines_get_the_weight_that_was_asked_for_and_killed_it_says_the_same() -> None:
+    """A change of weight between two questions makes no sample ratio, and a kill loses no user."""
+    unbroken, broken = World(**BY_LOG), World(**BY_LOG)
+    said = climb(unbroken)
+    assert said[-1][:2] == (50, "promote")
+    assert unbroken.following.verdict.srm.ok
+    assert climb(broken, broken.restart) == said
+    assert broken.following.verdict == unbroken.following.verdict
+
+
+def test_a_rollout_is_counted_by_the_log_or_by_blocks() -> None:
+    """Users that came both ways would be worth twice."""
+    world = World(**BY_LOG)
+    log = Log(world)
+    world.following.ask(Asked(10))
+    log.seconds(10)
+    world.following.ask(Asked(10))
+    with pytest.raises(Conflict, match="by the gateway's log already"):
+        world.following.post(counts(0, 10, np.random.default_rng(12)))
+    counted, lines = World(**BY_LOG), counts(0, 10, np.random.default_rng(12))
+    counted.following.post(lines)
+    Log(counted).seconds(10)
+    assert counted.following.ask(Asked(10)).n_canary == lines[0]["n"]
+
+
+def test_a_canary_that_fails_every_request_is_stopped_by_its_log() -> None:
+    """Within seconds, before a block is over."""
+    world = World(**BY_LOG | {"block": "60s"})
+    log = Log(world)
+    world.following.ask(Asked(10))
+    log.weight = 50
+    log.seconds(5, status=503)
+    answer = world.following.guard()
+    assert (answer.decision, "requests to the canary failed" in answer.reason) == ("rollback", True)
+
+
+def test_labels_that_come_later_are_judged_from_the_store() -> None:
+    """The cohort of a block is measured when it is old enough, and while it cannot be, nothing is promoted."""
+    measured: list[int] = []
+
+    class Reading:
+        down = True
+
+        def cohorts(self, _metrics: Any, exposed: Any, _settle: float) -> tuple[Cohort, ...]:
+            if self.down:
+                raise OSError("no bucket")
+            measured.append(len(exposed))
+            found = {}
+            for one in exposed:
+                key = one.user.index, one.user.weight
+                n1, n0 = found.get(key, (0, 0))
+                found[key] = (n1 + 1, n0) if one.user.arm == "canary" else (n1, n0 + 1)
+            return tuple(
+                Cohort(index, weight, {"accuracy": Counts(n1, n1, n0, n0), "labelled": Counts(n1, n1, n0, n0)})
+                for (index, weight), (n1, n0) in sorted(found.items())
+            )
+
+        def late_labels(self, *_: float) -> int:
+            return 0
+
+    accuracy = {"metric": "accuracy", "harm": {"ratio": 1.1, "margin": 0.02}, "safe": {"ratio": 1.5, "margin": 0.15}}
+    plan = inline_plan(PLAN | BY_LOG | {"guardrails": [WIDE, accuracy], "maturity": "20s", "steps": [50]}, KEY)
+    world, reading = World(), Reading()
+    world.store = MemoryStore()
+    world.following = Following(
+        KEY, plan, world.store, reading=reading, clock=lambda: world.now, aside=lambda work: work()
+    )
+    log, words = Log(world), []
+    log.weight = 50
+    for second in range(0, 120, 5):
+        reading.down = second < 40
+        log.seconds(5)
+        answer = world.following.ask(Asked(50))
+        words.append(answer.decision)
+        if second == 35:
+            assert "cannot be read" in answer.reason
+    assert (words[:8], words[-1], sum(measured) > 1000) == (["continue"] * 8, "promote", True)
