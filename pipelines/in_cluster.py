@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tidegate.pipelines.environment import Environment
     from tidegate.pipelines.flows import Shipped
     from tidegate.pipelines.retrain import Retrained
-    from tidegate.pipelines.runners.kube import KubeRunner, Running
+    from tidegate.pipelines.runners import Runner, Running
 
 
 def trains(project: Project) -> bool:
@@ -69,7 +69,7 @@ def retrain(environment: Environment, reason: str, progress: Progress, *, wait: 
         TidegateError: the Workflow failed.
     """
     from tidegate.pipelines.retrain import Ended, Retrained
-    from tidegate.pipelines.runners.kube import require_done
+    from tidegate.pipelines.runners import require_done
 
     running = _submit(environment, RETRAIN, {"reason": reason, "window": ""}, progress)
     if not wait:
@@ -83,7 +83,7 @@ def retrain(environment: Environment, reason: str, progress: Progress, *, wait: 
     raise TidegateError(f"Workflow {running.name} wrote no end of a retrain.", "`tidegate events` shows what it wrote.")
 
 
-def _runner(environment: Environment) -> KubeRunner:
+def _runner(environment: Environment) -> Runner:
     from tidegate.pipelines.runners import kube
 
     return kube.runner(environment)
@@ -154,7 +154,7 @@ def _outcome(environment: Environment, running: Running) -> tuple[GateResult, Re
         ContractFailed: it ended there.
         TidegateError: it failed.
     """
-    from tidegate.pipelines.runners.kube import require_done
+    from tidegate.pipelines.runners import require_done
 
     given = require_done(running)
     if given.get("contract") == REFUSED:

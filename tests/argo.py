@@ -125,7 +125,7 @@ class Argo:
         assert container["command"] == ["tidegate"]
         arguments = [str(paths.get(text, text)) for text in (resolved(one, told) for one in container["args"])]
         stated = {one["name"]: resolved(one["value"], told) for one in container["env"]}
-        environ = {**os.environ, **self.secret, **stated, "HOME": str(paths["/tmp"])}
+        environ = {**os.environ, **self.secret, **stated, "HOME": str(paths[stated["HOME"]])}
         self.before(task, attempt, environ)
         done = subprocess.run(
             [sys.executable, "-m", "tidegate.cli", *arguments],

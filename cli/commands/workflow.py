@@ -14,7 +14,8 @@ from tidegate.core.errors import ExitCode, Inconclusive
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tidegate.pipelines.runners.kube import KubeRunner, Running
+    from tidegate.pipelines.runners import Running
+    from tidegate.pipelines.runners.kube import KubeRunner
 
 app = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The Workflow; `tidegate workflow list` shows them.", metavar="NAME")]

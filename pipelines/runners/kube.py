@@ -13,70 +13,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from tidegate.core.errors import Conflict, TidegateError, UsageError
+from tidegate.core.errors import Conflict, UsageError
 from tidegate.core.kube import WORKFLOW, WORKFLOW_TEMPLATE, Cluster
 from tidegate.pipelines import ended_flow
 from tidegate.pipelines.dag import FLOWS, Flow, References
+from tidegate.pipelines.runners import LeftRunning, Running, StepState
 from tidegate.pipelines.workflows import names
 
 if TYPE_CHECKING:
     from tidegate.core.progress import Progress
     from tidegate.pipelines.environment import Environment
 
-_ENDED: Final = frozenset({"Succeeded", "Failed", "Error"})
 _HASH_DIGITS: Final = 8
 # Seconds of one watch, after which the deadline is looked at.
 _LOOK: Final = 15.0
 _LEFT_OUT: Final = frozenset({"Skipped", "Omitted"})
 _MAIN: Final = "main"
 _SECONDS: Final = 86_400.0
-
-
-class LeftRunning(KeyboardInterrupt):
-    """Ctrl-C while somebody followed `workflow`, which goes on by itself."""
-
-    def __init__(self, workflow: str) -> None:
-        super().__init__(workflow)
-        self.workflow = workflow
-
-
-@dataclass(frozen=True, slots=True)
-class StepState:
-    """One step of a Workflow: `phase` is Argo's word, `given` what it left, `pod` where its logs are."""
-
-    name: str
-    phase: str
-    given: References
-    message: str = ""
-    pod: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A Workflow as the cluster last showed it; `phase` is Argo's word, empty before its controller saw it."""
-
-    name: str
-    uid: str
-    flow: str
-    phase: str
-    steps: tuple[StepState, ...]
-    created_at: str = ""
-    message: str = ""
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing of it runs any more."""
-        return self.phase in _ENDED
-
-    @property
-    def given(self) -> dict[str, str]:
-        """Every reference that its steps left."""
-        return {name: value for step in self.steps for name, value in step.given.items() if value}
-
-    def to_json(self) -> dict[str, Any]:
-        """One Workflow of `tidegate workflow list`."""
-        steps = [{"name": one.name, "phase": one.phase, "message": one.message} for one in self.steps]
-        return {"name": self.name, "flow": self.flow, "phase": self.phase or "Pending", "steps": steps}
 
 
 @dataclass(frozen=True)
@@ -259,22 +212,6 @@ def runner(environment: Environment) -> KubeRunner:
     if place.kind != "kubernetes":
         raise UsageError(f"The environment {project.env} is this machine: it has no Workflows.", "Add `--env NAME`.")
     return KubeRunner(Cluster(place.context, place.namespace), environment)
-
-
-def require_done(running: Running) -> References:
-    """What a Workflow gave, if it came to its end.
-
-    Raises:
-        TidegateError: it failed; names the steps that did.
-    """
-    if running.phase == "Succeeded":
-        return running.given
-    failed = [one for one in running.steps if one.phase in {"Failed", "Error"}]
-    why = "\n".join(f"  - {one.name}: {one.message or one.phase}" for one in failed) or f"  - {running.message}"
-    raise TidegateError(
-        f"Workflow {running.name} {running.phase.lower() or 'did not begin'}:\n{why}",
-        f"`tidegate workflow logs {running.name}` shows what its pods printed.",
-    )
 
 
 def _running(document: Mapping[str, Any]) -> Running:

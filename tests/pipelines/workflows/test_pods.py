@@ -13,7 +13,7 @@ from tidegate.pipelines.bundles import bundle_of
 from tidegate.pipelines.environment import Environment
 from tidegate.registry import releases
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 
 def happened(ran: Ran) -> Any:
@@ -24,7 +24,7 @@ def happened(ran: Ran) -> Any:
 def test_a_commit_becomes_a_release_that_another_machine_can_serve(
     build_site: Any, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Containers in checkouts of their own know each other's work by references; one is tried again; then the gate refuses."""
+    """Containers in checkouts of their own know each other's work by references; one is tried again; a gate refuses."""
     site = build_site(s3)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", site.secret["MLFLOW_TRACKING_URI"])
     dvc_repo.push(site.project.root)
