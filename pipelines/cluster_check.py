@@ -19,6 +19,7 @@ from tidegate.core.kube import (
     CONFIG_MAP,
     CRON_WORKFLOW,
     DEPLOYMENT,
+    ENVOY_PATCH_POLICY,
     ENVOY_PROXY,
     EVENT,
     GATEWAY,
@@ -40,6 +41,7 @@ from tidegate.core.kube import (
 )
 from tidegate.core.project import Project
 from tidegate.pipelines.machine import Finding, Status, mlflow, store
+from tidegate.serving.deploy.kube import object_name
 
 PLUGIN: Final = "argoproj-labs/gatewayAPI"
 PATIENCE: Final = 5.0
@@ -79,6 +81,7 @@ KINDS: Final[tuple[tuple[Kind, bool, str], ...]] = (
     (HTTP_ROUTE, True, "the Gateway API"),
     (GATEWAY, True, "the Gateway API"),
     (ENVOY_PROXY, True, "Envoy Gateway"),
+    (ENVOY_PATCH_POLICY, True, "Envoy Gateway"),
     (BACKEND_TRAFFIC_POLICY, True, "Envoy Gateway"),
     (WORKFLOW, False, "Argo Workflows"),
     (WORKFLOW_TEMPLATE, False, "Argo Workflows"),
@@ -99,6 +102,7 @@ RIGHTS: Final[Mapping[str, tuple[tuple[Kind, tuple[str, ...], str], ...]]] = {
             NETWORK_POLICY,
             POD_DISRUPTION_BUDGET,
             HORIZONTAL_POD_AUTOSCALER,
+            ENVOY_PATCH_POLICY,
             BACKEND_TRAFFIC_POLICY,
         )
     ),
@@ -140,8 +144,9 @@ def examine(project: Project, cluster: Cluster, elsewhere: Callable[[str], Clust
     for controller in CONTROLLERS:
         there = elsewhere(controller.namespace)
         yield from _guarded(controller.name, lambda there=there, one=controller: version_of(there, one))  # type: ignore[misc]
-    there = elsewhere(CONTROLLERS[0].namespace)
-    yield from _guarded("traffic plugin", lambda: plugin(there))
+    rollouts, gateway = (elsewhere(one.namespace) for one in CONTROLLERS[:2])
+    yield from _guarded("traffic plugin", lambda: plugin(rollouts))
+    yield from _guarded("gateway patches", lambda: patches(gateway))
     for purpose in RIGHTS:
         yield rights(cluster, purpose, served)
     yield from _guarded("judge token", lambda: token(cluster))
@@ -149,14 +154,8 @@ def examine(project: Project, cluster: Cluster, elsewhere: Callable[[str], Clust
     if ANALYSIS_TEMPLATE in served:
         yield from _guarded("analysis templates", lambda: templates(cluster))
     if HTTP_ROUTE in served:
-        yield from _guarded("route", lambda: route(cluster, object_name(project)))
+        yield from _guarded("route", lambda: route(cluster, object_name(project.config.model)))
     yield from images(project, cluster)
-
-
-def object_name(project: Project) -> str:
-    """The name of the model's objects: `nameOverride`, else the model's as a DNS label."""
-    override = project.config.environment(project.env).values.get("nameOverride")
-    return str(override) if override else re.sub(r"[^a-z0-9]+", "-", project.config.model.lower()).strip("-")[:63]
 
 
 def places(project: Project) -> Iterator[Finding]:
@@ -253,6 +252,20 @@ def plugin(there: Cluster) -> Finding:
     )
 
 
+def patches(there: Cluster) -> Finding:
+    """Whether Envoy Gateway takes EnvoyPatchPolicies; one that it does not take changes nothing, and nobody hears."""
+    name = "gateway patches"
+    found = there.get(CONFIG_MAP, "envoy-gateway-config")
+    fix = "helm upgrade it with config.envoyGateway.extensionApis.enableEnvoyPatchPolicy=true; docs/kubernetes.md."
+    if found is None:
+        detail = f"no ConfigMap envoy-gateway-config in {there.namespace}, so whether patches are allowed is not known"
+        return Finding(name, "warning", detail, fix)
+    text = str((found.get("data") or {}).get("envoy-gateway.yaml") or "")
+    if re.search(r"^\s*enableEnvoyPatchPolicy:\s*true\s*$", text, re.MULTILINE):
+        return Finding(name, "ok", "EnvoyPatchPolicy is allowed")
+    return Finding(name, "problem", "Envoy Gateway ignores EnvoyPatchPolicy: users would not stay on their arm", fix)
+
+
 def rights(cluster: Cluster, purpose: str, served: list[Kind]) -> Finding:
     """What we may not do of what one purpose needs; kinds that the cluster lacks are not asked for."""
     unserved = [kind for kind, _, _ in KINDS if kind not in served]
@@ -337,7 +350,8 @@ def images(project: Project, cluster: Cluster) -> Iterator[Finding]:
     """Whether there is a place for images, what may pull from it, and whether a pod could not."""
     repository = project.config.environment(project.env).image_repository
     if repository is None:
-        fix = f"Set environments.{project.env}.image_repository, such as ghcr.io/acme/{object_name(project)}."
+        name = object_name(project.config.model)
+        fix = f"Set environments.{project.env}.image_repository, such as ghcr.io/acme/{name}."
         yield Finding("image", "problem", "no repository is named that pods could pull from", fix)
     secret = project.config.image.pull_secret
     if secret:

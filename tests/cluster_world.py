@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,13 +24,11 @@ from tidegate.core import kube
 from tidegate.core.artifacts import Release
 from tidegate.core.kube import Cluster
 from tidegate.core.project import open_project
-from tidegate.pipelines.environment import Environment
-from tidegate.pipelines.manifests import from_config, render
+from tidegate.pipelines.environment import Environment, environment_for
 from tidegate.registry import releases
 from tidegate.registry.ledger import Draft
 from tidegate.registry.state import RolloutState
 from tidegate.rollouts.drivers.kube import KubeDriver
-from tidegate.rollouts.plan import RolloutPlan
 from tidegate.rollouts.planning import make_plan
 
 Document = dict[str, Any]
@@ -133,28 +131,16 @@ class World:
     project: Path
     judge: Judge
     image: str
-    applied: list[Document] = field(default_factory=list)
 
     @property
     def environment(self) -> Environment:
         """The project's environment on the cluster, opened anew."""
-        return Environment(open_project(self.project, ENV))
+        return environment_for(open_project(self.project, ENV))
 
     @property
     def driver(self) -> KubeDriver:
         """Who brings rollouts to the cluster."""
-        environment = self.environment
-
-        def objects(release: str, plan: RolloutPlan | None) -> list[Document]:
-            known = releases.load(environment.store, release)
-            image = environment.state().images[release]
-            named = f"{image.reference.rpartition(':')[0]}@{image.pushed}"
-            deployment = from_config.Deployment(named, release, known.version, plan.rollout if plan else "", plan)
-            made = render.model_documents(environment.project, deployment, release=known)
-            self.applied = made
-            return made
-
-        return KubeDriver(environment.ledger, environment.store, 30.0, self.cluster, MODEL, render=objects)
+        return self.environment.kube_driver
 
     def release(self, version: int) -> str:
         """A registered release with a pushed image, as `package --image --push` leaves it."""

@@ -37,6 +37,12 @@ def controller(image: str) -> dict[str, Any]:
     return {"spec": {"template": {"spec": {"containers": [{"image": image}]}}}, "status": {"availableReplicas": 1}}
 
 
+def gateway_config(allowed: str) -> dict[str, Any]:
+    """What Envoy Gateway is configured with."""
+    text = f"extensionApis:\n  enableEnvoyPatchPolicy: {allowed}\n"
+    return {"metadata": {"name": "envoy-gateway-config"}, "data": {"envoy-gateway.yaml": text}}
+
+
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeApi]:
     """A cluster on which everything that a rollout needs is there."""
@@ -53,6 +59,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeApi]:
         api.write(kube.DEPLOYMENT, {"metadata": {"name": name}, **controller(image)}, namespace)
     config = {"metadata": {"name": "argo-rollouts-config"}, "data": {"trafficRouterPlugins": PLUGINS}}
     api.write(kube.CONFIG_MAP, config, "argo-rollouts")
+    api.write(kube.CONFIG_MAP, gateway_config("true"), "envoy-gateway-system")
     api.write(kube.SECRET, {"metadata": {"name": "tidegate-judge"}, "data": {"token": "c2VzYW1l"}}, "models")
     api.write(kube.SECRET, {"metadata": {"name": "registry"}, "data": {}}, "models")
     api.write(kube.SERVICE, {"metadata": {"name": "tidegate-judge"}, "spec": {}}, "models")
@@ -91,8 +98,9 @@ def test_a_cluster_that_has_everything_is_fine(look: Look) -> None:
     assert {name: one["detail"] for name, one in found.items() if one["status"] != "ok"} == {}
     assert set(found) == {
         "cluster", "namespace", "Argo Rollouts", "the Gateway API", "Envoy Gateway", "Argo Workflows", "argo-rollouts",
-        "envoy-gateway", "workflow-controller", "traffic plugin", "rights: apply", "rights: rollouts",
-        "rights: workflows", "judge token", "judge", "analysis templates", "route", "pull secret", "image pulls",
+        "envoy-gateway", "workflow-controller", "traffic plugin", "gateway patches", "rights: apply",
+        "rights: rollouts", "rights: workflows", "judge token", "judge", "analysis templates",
+        "route", "pull secret", "image pulls",
     }  # fmt: skip
     assert found["cluster"]["detail"] == "fake runs Kubernetes v1.34.4"
 
@@ -139,6 +147,11 @@ def other_plugin(api: KubeApi) -> None:
     """Argo Rollouts with another router's plugin."""
     data = {"trafficRouterPlugins": "- name: acme/other\n  location: file:///other\n"}
     api.write(kube.CONFIG_MAP, {"metadata": {"name": "argo-rollouts-config"}, "data": data}, "argo-rollouts")
+
+
+def no_patches(api: KubeApi) -> None:
+    """A gateway as it is installed by default."""
+    api.write(kube.CONFIG_MAP, gateway_config("false"), "envoy-gateway-system")
 
 
 def bad_route(api: KubeApi) -> None:
@@ -205,6 +218,11 @@ def loose_namespace(api: KubeApi) -> None:
             ("traffic plugin", "problem", "does not name", "trafficRouterPlugins"),
         ),
         (denies("get", "configmaps"), ("traffic plugin", "warning", "may not get configmaps", "can-i get configmaps")),
+        (no_patches, ("gateway patches", "problem", "ignores", "enableEnvoyPatchPolicy=true")),
+        (
+            without(kube.CONFIG_MAP, "envoy-gateway-config", "envoy-gateway-system"),
+            ("gateway patches", "warning", "not known", "enableEnvoyPatchPolicy=true"),
+        ),
         (
             denies("patch", "rollouts/status"),
             ("rights: rollouts", "problem", "patch rollouts/status", "-n models --subresource=status"),
