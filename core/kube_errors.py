@@ -8,6 +8,15 @@ from typing import Any, Final
 
 from tidegate.core.errors import Conflict, Permanent, Temporary, TidegateError
 
+
+class FieldsOwned(Conflict):
+    """Others own fields that were to be applied; `owners` are their field managers."""
+
+    def __init__(self, message: str, hint: str, owners: frozenset[str]) -> None:
+        super().__init__(message, hint)
+        self.owners = owners
+
+
 # https://kubernetes.io/docs/reference/using-api/api-concepts/ and net/http's names of the numbers.
 UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
@@ -137,9 +146,10 @@ def _conflict(answer: Answer, ask: Ask) -> Conflict:
             f"Somebody else changed it first: could not {ask}: {answer.message}", "Look at it, then run this again."
         )
     fields = ", ".join(f"{cause.get('field')} ({_owner(cause)})" for cause in owned)
-    return Conflict(
+    return FieldsOwned(
         f"Others own fields of {ask.plural} {ask.name} in namespace {ask.namespace}: {fields}.",
         "Let them give the fields up, or `tidegate apply --force` takes them over.",
+        frozenset(map(_owner, owned)),
     )
 
 

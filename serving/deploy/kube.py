@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from tidegate.core.errors import Conflict
-from tidegate.core.kube import HTTP_ROUTE, POD, REPLICA_SET, Cluster
+from tidegate.core.kube import HTTP_ROUTE, MANAGER, POD, REPLICA_SET, Cluster
+from tidegate.core.kube_errors import FieldsOwned
 from tidegate.serving.deploy import Revision, Running
 
 RELEASE: Final = "tidegate.dev/release"
@@ -21,6 +22,8 @@ IN_PROGRESS: Final = "rollouts.argoproj.io/gatewayapi-canary"
 """The label that Argo's Gateway API plugin puts on a route while it moves weights."""
 _HASH: Final = "rollouts-pod-template-hash"
 _PORT: Final = 3000
+# Argo's controller, and our own patches, which are another owner than what we apply.
+_OURS: Final = frozenset({"rollouts-controller", "argo-rollouts", MANAGER})
 
 Document = dict[str, Any]
 
@@ -114,8 +117,18 @@ def put(cluster: Cluster, documents: Iterable[Mapping[str, Any]], *, force: bool
                 continue
             made.append(cluster.apply(_as_seen(document, seen), force=True))
         else:
-            made.append(cluster.apply(document, force=force))
+            made.append(_applied(cluster, document, force=force))
     return made
+
+
+def _applied(cluster: Cluster, document: Mapping[str, Any], *, force: bool) -> Document:
+    """Apply; what only Argo's controller owns is taken back: it writes a Rollout's steps anew, in its own words."""
+    try:
+        return cluster.apply(document, force=force)
+    except FieldsOwned as error:
+        if not error.owners <= _OURS:
+            raise
+        return cluster.apply(document, force=True)
 
 
 def moving(route: Mapping[str, Any]) -> bool:
