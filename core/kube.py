@@ -14,9 +14,9 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -33,7 +33,6 @@ from tidegate.core.kube_errors import (
     Ask,
     error_for,
     not_served,
-    owners_of,
 )
 
 MANAGER: Final = "tidegate"
@@ -145,38 +144,19 @@ class Cluster:
         self._line = _Line(context, kubeconfig, patience)
         self._discovered: dict[str, Documents] = {}
 
-    def apply(
-        self,
-        document: Mapping[str, Any],
-        *,
-        force: bool = False,
-        dry_run: bool = False,
-        over: Container[str] = (),
-    ) -> Document:
+    def apply(self, document: Mapping[str, Any], *, force: bool = False, dry_run: bool = False) -> Document:
         """Make the object what the document says, server-side; fields that we applied before and left out now go.
 
         A field that the API does not know is refused, not dropped.
 
-        Args:
-            document: the object.
-            force: take fields over from whoever owns them.
-            dry_run: change nothing.
-            over: owners from whom fields are taken: controllers that write our own values back in other words.
-
         Raises:
-            Conflict: others own a field, and it is not taken; names the field and its owner.
+            Conflict: others own a field, and it is not `force`d; names the field and its owner.
         """
         kind, name = self.kind_of(document), document["metadata"]["name"]
         query = {**_WRITING, "force": str(force).lower(), **_dry(dry_run)}
-        path, ask = self._path(kind, name, namespace=_place(document)), self._ask("patch", kind, name)
+        path = self._path(kind, name, namespace=_place(document))
         request = _Request("PATCH", path, query, dict(document), "application/apply-patch+yaml")
-        answer = self._line.send(request, ask, (CONFLICT,))
-        owners = owners_of(answer)
-        if owners and not force and all(one in over for one in owners):
-            answer = self._line.send(replace(request, query={**query, "force": "true"}), ask, (CONFLICT,))
-        if answer.status == CONFLICT:
-            raise error_for(answer, ask)
-        return answer.document
+        return self._line.send(request, self._ask("patch", kind, name)).document
 
     def create(self, document: Mapping[str, Any], *, dry_run: bool = False) -> Document:
         """Make a new object. With `generateName` the name is made here: sent twice, it would be made twice.

@@ -8,6 +8,15 @@ from typing import Any, Final
 
 from tidegate.core.errors import Conflict, Permanent, Temporary, TidegateError
 
+
+class FieldsOwned(Conflict):
+    """Others own fields that were to be applied; `owners` are their field managers."""
+
+    def __init__(self, message: str, hint: str, owners: frozenset[str]) -> None:
+        super().__init__(message, hint)
+        self.owners = owners
+
+
 # https://kubernetes.io/docs/reference/using-api/api-concepts/ and net/http's names of the numbers.
 UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
@@ -129,28 +138,18 @@ def not_served(ask: Ask) -> Permanent:
     )
 
 
-def owners_of(answer: Answer) -> frozenset[str]:
-    """Who owns the fields that an apply would have changed; nobody, if that was not the trouble."""
-    return frozenset(map(_owner, _owned(answer)))
-
-
-def _owned(answer: Answer) -> list[dict[str, Any]]:
-    if answer.status != CONFLICT:
-        return []
-    causes = (answer.document.get("details") or {}).get("causes") or []
-    return [cause for cause in causes if cause.get("reason") == "FieldManagerConflict"]
-
-
 def _conflict(answer: Answer, ask: Ask) -> Conflict:
-    owned = _owned(answer)
+    causes = (answer.document.get("details") or {}).get("causes") or []
+    owned = [cause for cause in causes if cause.get("reason") == "FieldManagerConflict"]
     if not owned:
         return Conflict(
             f"Somebody else changed it first: could not {ask}: {answer.message}", "Look at it, then run this again."
         )
     fields = ", ".join(f"{cause.get('field')} ({_owner(cause)})" for cause in owned)
-    return Conflict(
+    return FieldsOwned(
         f"Others own fields of {ask.plural} {ask.name} in namespace {ask.namespace}: {fields}.",
         "Let them give the fields up, or `tidegate apply --force` takes them over.",
+        frozenset(map(_owner, owned)),
     )
 
 

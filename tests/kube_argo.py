@@ -126,6 +126,7 @@ class Argo:
         status = thing["status"]
         name = self._run_name(thing)
         run = self.api.read(ANALYSIS_RUN, name)
+        status["canary"] = {"currentStepAnalysisRunStatus": {"name": name, "status": "Running"}}
         if run is None:
             step = thing["spec"]["strategy"]["canary"]["steps"][status["currentStepIndex"]]
             labels = {

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tidegate.core.errors import Conflict
 from tidegate.core.kube import HTTP_ROUTE, KINDS, MANAGER, ROLLOUT, Cluster, Kind
+from tidegate.rollouts.drivers.argo import filled
 from tidegate.serving.deploy.kube import label_value, moving
 
 if TYPE_CHECKING:
@@ -167,7 +168,8 @@ def _plain(document: Document | None) -> list[str]:
     for key in ("data", "stringData") if document["kind"] == "Secret" else ():
         if key in shown:
             shown[key] = dict.fromkeys(shown[key], "(not shown)")
-    text: str = yaml.safe_dump(shown, sort_keys=True, allow_unicode=True, width=120)
+    # Controllers leave out what is empty, or write it where it was not.
+    text: str = yaml.safe_dump(filled(shown), sort_keys=True, allow_unicode=True, width=120)
     return text.splitlines()
 
 

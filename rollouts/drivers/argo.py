@@ -81,8 +81,19 @@ def notes(thing: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def template_digest(thing: Mapping[str, Any]) -> str:
-    """Which revision a Rollout asks for, whoever changed it: the sha256 of its pod template."""
-    return hashlib.sha256(canonical(thing["spec"].get("template", {}))).hexdigest()
+    """Which revision a Rollout asks for, whoever changed it: the sha256 of its pod template.
+
+    Argo's controller writes the template anew in its own words, with `resources: {}` say: what is empty does not count.
+    """
+    return hashlib.sha256(canonical(filled(thing["spec"].get("template", {})))).hexdigest()
+
+
+def filled(value: Any) -> Any:
+    """A document without what is empty in it."""
+    if isinstance(value, Mapping):
+        kept = {key: filled(child) for key, child in value.items()}
+        return {key: child for key, child in kept.items() if child not in ({}, [], "", None)}
+    return [filled(child) for child in value] if isinstance(value, list) else value
 
 
 def observed(thing: Mapping[str, Any]) -> bool:
@@ -119,6 +130,20 @@ def rung(thing: Mapping[str, Any]) -> int:
     if at >= len(steps(thing)):
         return len(rungs(thing))
     return sum(begin <= at for begin in rungs(thing)) - 1
+
+
+def steady(thing: Mapping[str, Any]) -> bool:
+    """Whether Argo waits: for the analysis of its step, or for somebody.
+
+    In between it writes the step's number itself, and would write over one that somebody gives it.
+    """
+    told, at = status(thing), int(status(thing).get("currentStepIndex") or 0)
+    if told.get("pauseConditions") or at >= len(steps(thing)):
+        return True
+    run = (told.get("canary") or {}).get("currentStepAnalysisRunStatus") or {}
+    # A second run of one name has `.1` behind it.
+    name = str(run.get("name", "")).partition(".")[0]
+    return "analysis" in steps(thing)[at] and name.endswith(f"-{at}")
 
 
 def complete(thing: Mapping[str, Any]) -> bool:

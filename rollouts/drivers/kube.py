@@ -173,12 +173,12 @@ class KubeDriver:
         return self._settled()[0]
 
     def serve(self, release: str) -> None:
-        """Give everybody `release` at once, without a judge.
+        """Give everybody `release` at once, without a judge, whoever else set what of the objects: it is urgent.
 
         Raises:
             TidegateError: the cluster refused, or Argo does not answer.
         """
-        self.put(self._rendered(release, None))
+        self.put(self._rendered(release, None), force=True)
 
     def put(self, documents: Sequence[Mapping[str, Any]], *, force: bool = False) -> list[Document]:
         """Apply objects; where they change the pods of who serves, everybody gets the new ones without a judge.
@@ -286,14 +286,14 @@ class KubeDriver:
         asked = argo.Asked(current.id, kind, current.step, who or actor(), reason)
         for attempt in range(_ATTEMPTS):
             settled, thing = self._settled()
-            if attempt and thing is not None and argo.Asked.of(thing) == asked and _went_on(settled, current):
+            if thing is not None and argo.Asked.of(thing) == asked and _went_on(settled, current):
                 # The answer arrived though the server's was lost.
                 return
             seen = self._ours(current, settled, thing)
-            wanted = answer(seen)
-            if wanted is None:
-                return
             try:
+                wanted = answer(seen)
+                if wanted is None:
+                    return
                 note = {"metadata": {"annotations": {argo.DECISION: asked.encode()}}}
                 version = seen["metadata"]["resourceVersion"]
                 noted = self._cluster.patch(ROLLOUT, self.name, note, resource_version=version)
@@ -302,7 +302,7 @@ class KubeDriver:
                 # Argo's controller writes at the same time; what was seen may be over.
                 if attempt + 1 == _ATTEMPTS:
                     raise
-                time.sleep(_POLL / 4)
+                time.sleep(_POLL)
             else:
                 return
 
@@ -462,7 +462,7 @@ def _next(thing: Mapping[str, Any], current: RolloutState) -> Document | None:
     at, begins = argo.rung(thing), argo.rungs(thing)
     if at >= len(begins):
         return None
-    if at not in {current.step, -1}:
+    if at not in {current.step, -1} or not argo.steady(thing):
         raise Conflict(
             f"Argo Rollouts is just going to {current.weight} %.", "Try again in a moment: `tidegate rollout status`."
         )

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from tidegate.core.errors import Conflict
-from tidegate.core.kube import HTTP_ROUTE, POD, REPLICA_SET, ROLLOUT, SERVICE, Cluster
+from tidegate.core.kube import HTTP_ROUTE, MANAGER, POD, REPLICA_SET, ROLLOUT, SERVICE, Cluster
+from tidegate.core.kube_errors import FieldsOwned
 from tidegate.serving.deploy import Revision, Running
 
 RELEASE: Final = "tidegate.dev/release"
@@ -20,9 +21,9 @@ MODEL: Final = "tidegate.dev/model"
 IN_PROGRESS: Final = "rollouts.argoproj.io/gatewayapi-canary"
 """The label that Argo's Gateway API plugin puts on a route while it moves weights."""
 _HASH: Final = "rollouts-pod-template-hash"
-# Names under which Argo's controller writes a Rollout back whole, where 0.5 processors are 500m and "" is left out.
-_ARGO: Final = frozenset({"rollouts-controller", "argo-rollouts"})
 _PORT: Final = 3000
+# Argo's controller, and our own patches, which are another owner than what we apply.
+_OURS: Final = frozenset({"rollouts-controller", "argo-rollouts", MANAGER})
 
 Document = dict[str, Any]
 
@@ -117,10 +118,20 @@ def put(cluster: Cluster, documents: Iterable[Mapping[str, Any]], *, force: bool
                 continue
             made.append(cluster.apply(_as_seen(document, seen), force=True))
         elif document["kind"] == SERVICE.kind:
-            made.append(cluster.apply(_selected(document, cluster.get(SERVICE, name)), force=force))
+            made.append(_applied(cluster, _selected(document, cluster.get(SERVICE, name)), force=force))
         else:
-            made.append(cluster.apply(document, force=force, over=_ARGO if document["kind"] == ROLLOUT.kind else ()))
+            made.append(_applied(cluster, document, force=force))
     return made
+
+
+def _applied(cluster: Cluster, document: Mapping[str, Any], *, force: bool) -> Document:
+    """Apply; what only Argo's controller owns is taken back: it writes a Rollout's steps anew, in its own words."""
+    try:
+        return cluster.apply(document, force=force)
+    except FieldsOwned as error:
+        if not error.owners <= _OURS:
+            raise
+        return cluster.apply(document, force=True)
 
 
 def moving(route: Mapping[str, Any], rollout: Mapping[str, Any] | None = None) -> bool:
