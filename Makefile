@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 FOLDERS := api cli console core monitors pipelines registry rollouts serving
 STAMP := $(VENV)/.installed
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate/bin
 
-.PHONY: help setup demo test test-images ramps stories guarantees road quick bench check lint types imports workflows picture simulate reference docs dist lock clean
+.PHONY: help setup demo test test-images ramps stories cluster guarantees road quick bench check lint types imports workflows helm charts picture simulate reference docs dist lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -26,7 +27,7 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup ## the five-minute story on real data
 	$(BIN)/tidegate demo
 
-test: setup ## every test but the longest, which have targets of their own
+test: setup helm ## every test but the longest, which have targets of their own
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 ramps: setup ## whole ramps by simulation; a minute
@@ -41,6 +42,9 @@ guarantees: setup ## drift verdicts of every column shape at every size; many mi
 road: setup ## the README's four lines on real data with default policy; minutes, and an hour on a busy machine
 	$(BIN)/python -m pytest -m long tests/journeys/test_whole_road.py
 
+cluster: setup ## the whole story on the cluster of TIDEGATE_TEST_KUBECONFIG; a quarter of an hour, else skipped (docs/cluster-rig.md)
+	$(BIN)/python -m pytest -m long tests/cluster
+
 test-images: setup ## build, verify and run a real image; needs root, buildah, podman, runc, debootstrap, else skipped
 	$(BIN)/python -m pytest -m long tests/serving/image
 
@@ -48,7 +52,7 @@ quick: setup ## the tests that take seconds
 	$(BIN)/python -m pytest -n 2 -m "not slow and not long"
 
 bench: setup ## the promised ratios; a quarter of an hour on a machine that does nothing else
-	@failed=0; for name in startup noop gateway serving capture judge ship labels drift; do $(BIN)/python bench/$$name.py || failed=1; done; exit $$failed
+	@failed=0; for name in startup noop gateway serving capture judge judge_http ship labels drift; do $(BIN)/python bench/$$name.py || failed=1; done; exit $$failed
 
 check: lint types imports workflows ## ruff, mypy --strict, import-linter, and what workflows are checked by
 
@@ -73,6 +77,14 @@ workflows: setup ## zizmor and schemas of what runs on GitHub; YAML, spelling, s
 	$(BIN)/typos
 # Tests are full of made-up secrets (tests/test_hygiene.py looks for real ones), the lock of hashes.
 	git ls-files -z -- ':!tests' ':!requirements.lock' | xargs -0 $(BIN)/detect-secrets-hook
+
+helm: ## get helm for the tests of the charts, with the Go toolchain; minutes, once
+	@command -v helm >/dev/null || test -x $(CACHE)/helm || ! command -v go >/dev/null || GOBIN=$(CACHE) nice go install helm.sh/helm/v4/cmd/helm@v4.2.4 \
+	|| echo "helm could not be had: tests that need it are skipped"
+
+charts: setup helm ## write values.yaml and values.schema.json of the charts, and the manifests that tests compare with
+	$(BIN)/python -m tidegate.pipelines.manifests.chart_files charts
+	$(BIN)/python tests/golden.py
 
 picture: setup ## draw the README's picture from a real run of the demo
 	$(BIN)/python docs/make_picture.py

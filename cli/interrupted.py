@@ -36,6 +36,8 @@ def training(stop: KeyboardInterrupt, command: str) -> Interrupted:
 
 def shipping(stop: KeyboardInterrupt, environment: Environment, before: State) -> Interrupted:
     """How far `ship` came: the ledger knows, whatever moment it was; `before` is the state when it began."""
+    if (workflow := getattr(stop, "workflow", None)) is not None:
+        return left_running(environment, workflow)
     followed = getattr(stop, "rollout", None)
     if followed is not None:
         return watching(environment, followed)
@@ -47,6 +49,15 @@ def shipping(stop: KeyboardInterrupt, environment: Environment, before: State) -
             f"`tidegate rollout start {state.challenger}` tries it.",
         )
     return training(stop, "tidegate ship")
+
+
+def left_running(environment: Environment, workflow: str) -> Interrupted:
+    """A Workflow that somebody followed does not need them."""
+    word = f"--env {environment.project.env} {workflow}"
+    return Interrupted(
+        f"You stopped watching; Workflow {workflow} goes on in the cluster.",
+        f"`tidegate workflow watch {word}` follows it again, `tidegate workflow cancel {word}` ends it.",
+    )
 
 
 def watching(environment: Environment, rollout: str) -> Interrupted:

@@ -164,9 +164,11 @@ _SENTENCES: Final[Mapping[str, Callable[[Mapping[str, Any], State], tuple[str, L
     "replaced": lambda _data, _state: ("Replaced by a newer rollout", "plain"),
     "rollback": lambda data, state: (f"Went back to {version(data['release'], state)} at once", "bad"),
     "imaged": lambda data, state: (f"An image of {version(data['release'], state)} was built", "plain"),
+    "trainer": lambda _data, _state: ("A trainer image was built", "plain"),
     "watched": _watched,
     "retrain_started": lambda _data, _state: ("Retrain began", "open"),
     "retrain_ended": _retrained,
+    "flow_ended": lambda data, _: (f"The {data['flow']} Workflow {data['workflow']} {data['outcome']}", "bad"),
     "frozen": lambda _data, _state: ("Automatic retrains and rollouts were stopped", "open"),
     "unfrozen": lambda _data, _state: ("Automatic retrains and rollouts go on", "good"),
 }

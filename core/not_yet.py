@@ -10,12 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from tidegate.core.config import Config
 
-# Path of a key, and what happens instead. A path that names a section stands for all its keys.
-_KEYS: Final = (
-    ("train.image", "training runs with the Python of this machine"),
-    ("train.resources", "training takes what this machine has"),
-    ("image.pull_secret", "no cluster pulls the image"),
-)
+# Path of a key, and what happens instead. A path that names a section stands for all its keys. Today every key acts.
+_KEYS: Final[tuple[tuple[str, str], ...]] = ()
 
 
 def not_yet(config: Config) -> tuple[str, ...]:

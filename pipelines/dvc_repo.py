@@ -464,6 +464,8 @@ def run_stages(
     progress: Progress,
     own: Own | None = None,
     accept: Callable[[str], None] | None = None,
+    *,
+    fetch: bool = False,
 ) -> list[StageOutcome]:
     """Bring the named stages, and all they depend on, up to date, in this process.
 
@@ -477,6 +479,7 @@ def run_stages(
         own: the stage of the user's that trains, brought up to date first.
         accept: asked about a data file that was changed in place (its path) before that is recorded as a new version;
             what it raises leaves the old one recorded.
+        fetch: outputs that another machine made, too: those that DVC's remote has for a record of the run-cache.
 
     Raises:
         ConfigError: dvc.yaml is wrong, or has no stage for a name.
@@ -495,7 +498,7 @@ def run_stages(
             bound = _bind(repo, root, functions)
             if _ignore_bytecode(repo, list(bound), progress):
                 bound = _bind(repo, root, functions)
-            road = _Road(bound, progress, own, _own_stage(repo, root, own.name) if own else None, accept)
+            road = _Road(bound, progress, own, _own_stage(repo, root, own.name) if own else None, accept, fetch)
             for stage in road.order(repo):
                 outcome = road.bring_up_to_date(stage)
                 if outcome is not None:
@@ -601,6 +604,7 @@ class _Road:
     own: Own | None
     theirs: Any
     accept: Callable[[str], None] | None
+    fetch: bool
 
     def order(self, repo: Any) -> list[Any]:
         """Every stage on the way; the user's own training is first, even where ours does not read what it writes."""
@@ -622,7 +626,7 @@ class _Road:
         else:
             _require_deps(stage)
             work = self.bound.get(stage) or partial(self._run_command, stage)
-            how = _produce(stage, work, self.progress, restore=self._known(stage))
+            how = _produce(stage, work, self.progress, restore=self._known(stage), fetch=self.fetch)
             _record(stage)
         stage.dump(update_pipeline=False)
         return StageOutcome(name, changed=how != "unchanged", how=how, seconds=time.monotonic() - started)
@@ -695,7 +699,7 @@ def _shown(out: Any) -> str:
     return Path(os.path.relpath(out.fs_path)).as_posix()
 
 
-def _produce(stage: Any, work: Callable[[], None], progress: Progress, *, restore: bool) -> How:
+def _produce(stage: Any, work: Callable[[], None], progress: Progress, *, restore: bool, fetch: bool) -> How:
     """Make the outputs: from the run-cache if these inputs were seen before (and `restore`), else by working.
 
     Outputs are removed first, so that what a killed process left half-written is never taken for a result. The
@@ -706,7 +710,7 @@ def _produce(stage: Any, work: Callable[[], None], progress: Progress, *, restor
     @rwlocked(read=["deps"], write=["outs"])  # type: ignore[untyped-decorator]  # DVC ships no types
     def produce(locked: Any) -> How:
         locked.remove_outs(ignore_remove=False, force=False)
-        if restore and _restored(locked):
+        if restore and _restored(locked, fetch=fetch):
             return "restored"
         locked.save_deps()
         with progress.task(f"stage {locked.name}"):
@@ -717,11 +721,11 @@ def _produce(stage: Any, work: Callable[[], None], progress: Progress, *, restor
     return made
 
 
-def _restored(stage: Any) -> bool:
+def _restored(stage: Any, *, fetch: bool) -> bool:
     from dvc.stage.cache import RunCacheNotFoundError
 
     try:
-        stage.repo.stage_cache.restore(stage)
+        stage.repo.stage_cache.restore(stage, pull=fetch)
     except RunCacheNotFoundError:
         return False
     return True

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from tidegate.core.artifacts import DatasetRef, GateResult, ModelVersion, Release, RunRef
 from tidegate.core.config import FILE_NAME, resolved
@@ -13,6 +15,7 @@ from tidegate.core.errors import TidegateError, UsageError
 from tidegate.core.project import Project
 from tidegate.pipelines import collector
 from tidegate.pipelines.bundles import bento_home, bundle_of
+from tidegate.pipelines.dag import PASSED, REFUSED, RELEASE, References, Work, walk
 from tidegate.pipelines.environment import Environment
 from tidegate.pipelines.reference import Measured, store_reference
 from tidegate.pipelines.runners.local import TrainResult, train
@@ -50,33 +53,121 @@ def make_release(environment: Environment, progress: Progress) -> Made:
         ContractFailed: the data breaks its contract.
         TidegateError: training, packaging or MLflow failed.
     """
-    with collector.seldom():
-        trained = train(environment.project, {}, progress)
-        found = _existing(environment, trained, progress)
-        if found is not None:
-            return _gated_again(environment, trained, found, progress)
-        return _make(environment, trained, progress)
+    with collector.seldom(), Road(environment, progress) as road:
+        walk(RELEASE, road.work, {})
+        return road.made
 
 
-def _make(environment: Environment, trained: TrainResult, progress: Progress) -> Made:
-    from tidegate.pipelines.steps.train import prepare_data
-    from tidegate.serving import package
+@dataclass
+class Road:
+    """The steps from the files as they are to a release, in one process: they share the training and the bundle.
 
-    project = environment.project
-    prepared = prepare_data(project)
-    with drafted(project, prepared, progress) as draft:
-        gate = _gate(environment, draft.bundle, draft.size, progress)
-        if not gate.passed:
-            return _refused(environment, trained, gate)
+    Each is idempotent, and a process that runs one of them alone finds what those before it left.
+
+    Attributes:
+        environment: where.
+        progress: told what happens.
+        gate: the last gate; None before it, and for a champion that is shipped once more.
+        release: what came out.
+    """
+
+    environment: Environment
+    progress: Progress
+    gate: GateResult | None = None
+    release: Release | None = None
+    _open: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> Self:
+        """Begin; nothing is read yet."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Drop the bundle's scratch folder."""
+        self._open.close()
+
+    @property
+    def work(self) -> Mapping[str, Work]:
+        """Step name -> the work. The three that DVC records share one look at what changed, by the first of them."""
+        return {
+            "contract": lambda _: self._reproduced(),
+            "train": lambda _: {"run_id": self.trained.run_id},
+            "evaluate": lambda _: {},
+            "gate": lambda _: self._decide(),
+            "register": lambda _: {"version": str(self._version())},
+            "package": lambda taken: {"release": self._packaged(int(taken["version"])).id},
+        }
+
+    @property
+    def made(self) -> Made:
+        """What came out, with what was measured."""
+        return Made(self.release, self.gate, self.trained.metrics, self.trained.metric)
+
+    @cached_property
+    def trained(self) -> TrainResult:
+        """The model of the files as they are; trained now if it never was."""
+        return train(self.environment.project, {}, self.progress)
+
+    def _reproduced(self) -> References:
+        _ = self.trained  # a contract that is broken raises
+        return {"contract": PASSED}
+
+    @cached_property
+    def _found(self) -> Release | None:
+        return _existing(self.environment, self.trained, self.progress)
+
+    @cached_property
+    def _prepared(self) -> Prepared:
+        from tidegate.pipelines.steps.train import prepare_data
+
+        return prepare_data(self.environment.project)
+
+    @cached_property
+    def _draft(self) -> package.Draft:
+        return self._open.enter_context(drafted(self.environment.project, self._prepared, self.progress))
+
+    def _decide(self) -> References:
+        """The gate: a release that was made before must pass that of today, against today's champion and config."""
+        from tidegate.serving.package import bundle_size
+
+        found, state = self._found, self.environment.state()
+        if found is not None and state.champion == found.id:
+            return {"gate": PASSED}
+        known = state.gates.get(found.id) if found is not None else None
+        if known and known.champion == state.champion and known.section == _section(self.environment.project):
+            self.gate = GateResult(passed=True, reasons=known.reasons)
+        elif found is not None:
+            bundle = bundle_of(self.environment.project, found)
+            self.gate = _gate(self.environment, bundle, bundle_size(bundle), self.progress)
+        else:
+            self.gate = _gate(self.environment, self._draft.bundle, self._draft.size, self.progress)
+        if not self.gate.passed:
+            refused = Draft("gate_refused", {"run_id": self.trained.run_id, "reasons": list(self.gate.reasons)})
+            self.environment.ledger.append(lambda _: refused)
+        return {"gate": PASSED if self.gate.passed else REFUSED}
+
+    def _version(self) -> int:
+        if self._found is not None:
+            return self._found.version
+        with self.progress.task("register the version"):
+            return self.environment.registry.register(_run(self.trained)).version
+
+    def _packaged(self, version: int) -> Release:
+        self.release = self._found or self._record(version)
+        if self.gate is not None:
+            _register(self.environment, self.release, self.gate)
+        return self.release
+
+    def _record(self, version: int) -> Release:
+        """Build the Bento and the reference, and store the release of a version."""
+        from tidegate.serving import package
+
+        environment, trained = self.environment, self.trained
         reference = store_reference(
-            environment, draft.bundle, prepared, Measured(trained.metrics, trained.metric), progress
+            environment, self._draft.bundle, self._prepared, Measured(trained.metrics, trained.metric), self.progress
         )
-        with progress.task("register the version"):
-            version = environment.registry.register(_run(trained))
-        with progress.task("build the Bento"):
-            bento = package.build(draft, version.version, bento_home(project))
-    release = _record(environment, _run(trained), prepared.data, (version.version, bento, reference), gate)
-    return Made(release, gate, trained.metrics, trained.metric)
+        with self.progress.task("build the Bento"):
+            bento = package.build(self._draft, version, bento_home(environment.project))
+        return _record(environment, _run(trained), self._prepared.data, (version, bento, reference))
 
 
 def drafted(project: Project, prepared: Prepared, progress: Progress) -> AbstractContextManager[package.Draft]:
@@ -94,30 +185,6 @@ def drafted(project: Project, prepared: Prepared, progress: Progress) -> Abstrac
     )
     truth = prepared.table.target.loc[frame.index]
     return package.drafted(source, frame, truth, serve=project.config.serve, progress=progress)
-
-
-def _gated_again(environment: Environment, trained: TrainResult, release: Release, progress: Progress) -> Made:
-    """A release that was made before must pass the gate of today: against today's champion, by today's config."""
-    from tidegate.serving.package import bundle_size
-
-    state = environment.state()
-    if state.champion == release.id:
-        return Made(release, None, trained.metrics, trained.metric)
-    known = state.gates.get(release.id)
-    if known and known.champion == state.champion and known.section == _section(environment.project):
-        return Made(release, GateResult(passed=True, reasons=known.reasons), trained.metrics, trained.metric)
-    bundle = bundle_of(environment.project, release)
-    gate = _gate(environment, bundle, bundle_size(bundle), progress)
-    if not gate.passed:
-        return _refused(environment, trained, gate)
-    _register(environment, release, gate)
-    return Made(release, gate, trained.metrics, trained.metric)
-
-
-def _refused(environment: Environment, trained: TrainResult, gate: GateResult) -> Made:
-    refused = Draft("gate_refused", {"run_id": trained.run_id, "reasons": list(gate.reasons)})
-    environment.ledger.append(lambda _: refused)
-    return Made(None, gate, trained.metrics, trained.metric)
 
 
 def _gate(environment: Environment, bundle: Path, size: int, progress: Progress) -> GateResult:
@@ -167,10 +234,8 @@ def _run(trained: TrainResult) -> RunRef:
     return RunRef(trained.run_id, trained.metrics, trained.data)
 
 
-def _record(
-    environment: Environment, run: RunRef, data: DatasetRef, built: tuple[int, BentoRef, str], gate: GateResult
-) -> Release:
-    """Store the release of a version, its Bento and its reference, then say so in the ledger."""
+def _record(environment: Environment, run: RunRef, data: DatasetRef, built: tuple[int, BentoRef, str]) -> Release:
+    """Store the release of a version, its Bento and its reference."""
     from tidegate.serving.service.manifest import digest
 
     project = environment.project
@@ -192,7 +257,6 @@ def _record(
         reference=reference,
     )
     releases.save(environment.store, release, files)
-    _register(environment, release, gate)
     return release
 
 

@@ -20,13 +20,15 @@ from tidegate.core.errors import Conflict, ContractFailed, Inconclusive, Permane
 from tidegate.core.held import held
 from tidegate.monitors.candidates import Choice, formers
 from tidegate.monitors.trigger import brake, changed_since, unanswered
-from tidegate.pipelines import aliases, captured, contest, flows, retrain_branch
+from tidegate.pipelines import aliases, captured, collector, contest, flows, retrain_branch
+from tidegate.pipelines.dag import NO, RETRAIN, YES, References, Work, walk
 from tidegate.pipelines.environment import Environment
 from tidegate.registry import releases
 from tidegate.registry.ledger import Draft, Event
 from tidegate.registry.state import Decision, RetrainOutcome, RetrainState, State, deciding, fold
 
 if TYPE_CHECKING:
+    from tidegate.core.artifacts import GateResult
     from tidegate.core.progress import Progress
     from tidegate.core.project import Project
 
@@ -165,6 +167,21 @@ def _new_id() -> str:
     return f"t-{secrets.token_hex(4)}"
 
 
+def begin(environment: Environment, reason: str, *, by_window: bool) -> RetrainState:
+    """Open a retrain, or find the one that is open; a cluster lets one Workflow of a model run at a time.
+
+    Raises:
+        Conflict: there is nothing to do, or no champion, or a rollout runs.
+    """
+    return _begin(environment, _asked_by_window(environment) if by_window else _asked_by_hand(reason))
+
+
+def end(environment: Environment, begun: RetrainState, ended: Ended, progress: Progress) -> None:
+    """Write how a retrain ended, unless that is written, and let the registry's aliases follow."""
+    _end(environment, begun, ended)
+    aliases.sync(environment, progress)
+
+
 def _begin(environment: Environment, decide: Decision) -> RetrainState:
     environment.ledger.append(deciding(decide))
     begun = environment.state().open_retrain
@@ -185,8 +202,7 @@ def _finish(environment: Environment, begun: RetrainState, progress: Progress) -
     except BaseException as error:
         _end(environment, begun, Ended("failed", (f"{type(error).__name__}: {error}".rstrip(": "),)))
         raise
-    _end(environment, begun, ended)
-    aliases.sync(environment, progress)
+    end(environment, begun, ended, progress)
     version = environment.state().versions.get(ended.release or "")
     return Retrained(begun.id, begun.reason, ended, version)
 
@@ -211,7 +227,7 @@ def _counted(environment: Environment, begun: RetrainState, progress: Progress) 
         return Ended("failed", (f"whoever worked at it was killed {before} times; is there enough memory?",))
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"retrain": begun.id, "attempts": before + 1}), encoding="utf-8")
-    return _Work(environment, begun, progress).run()
+    return Retraining(environment, begun, progress).run()
 
 
 def _attempts_file(environment: Environment) -> Path:
@@ -229,21 +245,65 @@ def _attempts(file: Path, retrain: str) -> int:
 # --- the work ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Work:
-    """One retrain under way."""
+@dataclass
+class Retraining:
+    """One retrain under way: its own steps, and `ended` as soon as one of them knows how it ends.
+
+    Attributes:
+        environment: where.
+        begun: the retrain, as the ledger has it.
+        progress: told what happens.
+        ended: the end, once it is known.
+    """
 
     environment: Environment
     begun: RetrainState
     progress: Progress
+    ended: Ended | None = None
 
     def run(self) -> Ended:
-        """From the first look to the outcome."""
-        done = self._acted_already()
-        if done is not None:
-            return done
-        require_safe(self.environment.project)
-        return self._former() or self._held_back() or self._fresh()
+        """From the first look to the outcome, in this process."""
+        from tidegate.pipelines.release import Road
+
+        with collector.seldom(), Road(self.environment, self.progress) as road:
+            known = walk(RETRAIN, {**road.work, **self.work}, {})
+            if self.ended is None:
+                self.ended = refused(road.gate, known["data"])
+        return self.ended
+
+    @property
+    def work(self) -> Mapping[str, Work]:
+        """Step name -> the work, of the steps that no release has."""
+        return {
+            "begin": lambda _: self._look_back(),
+            "data": lambda _: self._look_for_data(),
+            "compare": lambda taken: self._compare(taken["release"], taken["data"]),
+        }
+
+    def _look_back(self) -> References:
+        """What was done already, and whether a former champion is the answer, before anything is trained."""
+        self.ended = self._acted_already()
+        if self.ended is None:
+            require_safe(self.environment.project)
+            self.ended = self._former() or self._held_back()
+        return {"goes_on": YES if self.ended is None else NO}
+
+    def _look_for_data(self) -> References:
+        md5 = self._new_data()
+        if md5 in self._known_data():
+            reason = f"a retrain or release has trained on this data already (md5 {md5[:10]})"
+            hint = _MORE_DATA[self.environment.project.config.retrain.data]
+            self.ended = Ended("nothing_new", (reason,), data=md5, hint=hint)
+        return {"data": md5, "fresh": YES if self.ended is None else NO}
+
+    def _compare(self, release: str, md5: str) -> References:
+        """Who answers the newest matured labels best, and what follows from it."""
+        environment = self.environment
+        with self.progress.task("compare on matured labels"):
+            rows = contest.newest(environment, environment.project.config.monitor.drift.windows, datetime.now(UTC))
+            choice = contest.contest(environment, rows, (*formers(self._before()), release), self.progress)
+        self.ended = self._judged(choice, release, md5)
+        return {"outcome": self.ended.outcome}
 
     def _acted_already(self) -> Ended | None:
         """A kill after the rollout began left everything done but the outcome."""
@@ -269,25 +329,6 @@ class _Work:
         policy = self.environment.project.config.retrain
         stopped = brake(self._before(), policy, datetime.now(UTC)) if self.begun.window else ""
         return Ended("nothing_new", (f"no former champion is better any more, and {stopped}",)) if stopped else None
-
-    def _fresh(self) -> Ended:
-        """New data, the road, and a contest on matured labels."""
-        environment = self.environment
-        md5 = self._new_data()
-        if md5 in self._known_data():
-            reason = f"a retrain or release has trained on this data already (md5 {md5[:10]})"
-            return Ended("nothing_new", (reason,), data=md5, hint=_MORE_DATA[environment.project.config.retrain.data])
-        from tidegate.pipelines.release import make_release
-
-        made = make_release(environment, self.progress)
-        if made.release is None:
-            gate = made.gate
-            return Ended("refused", gate.reasons if gate else (), data=md5, hint="`tidegate model compare` shows more.")
-        with self.progress.task("compare on matured labels"):
-            rows = contest.newest(environment, environment.project.config.monitor.drift.windows, datetime.now(UTC))
-            rivals = (*formers(self._before()), made.release.id)
-            choice = contest.contest(environment, rows, rivals, self.progress)
-        return self._judged(choice, made.release.id, md5)
 
     def _judged(self, choice: Choice | None, release: str, md5: str) -> Ended:
         """What follows from the contest; a person is asked where there was none."""
@@ -358,6 +399,12 @@ class _Work:
 
 def _begins(kind: str, data: Mapping[str, Any], retrain: str) -> bool:
     return kind == "retrain_started" and data["retrain"] == retrain
+
+
+def refused(gate: GateResult | None, data: str) -> Ended:
+    """The end of a retrain whose model the gate did not let pass."""
+    reasons = gate.reasons if gate is not None else ()
+    return Ended("refused", reasons, data=data, hint="`tidegate model compare` shows more.")
 
 
 def _start(release: str) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tidegate.core.errors import Conflict, Temporary
+from tidegate.core.config import Environment as Place
+from tidegate.core.errors import Conflict, Temporary, UsageError
 
 if TYPE_CHECKING:
     from tidegate.pipelines.environment import Environment
     from tidegate.serving.route_check import RouteCheck
 
+_LOCAL = Place(kind="local")
 _ATTEMPTS = 3
 _REQUESTS = 3  # of each user
 
@@ -23,23 +25,24 @@ class Seen:
     found: RouteCheck
 
 
-def check(environment: Environment, users: int) -> Seen:
+def check(environment: Environment, users: int, address: str = "") -> Seen:
     """Ask the gateway; again if a step began meanwhile.
 
     Args:
-        environment: whose stack runs.
+        environment: whose stack runs, or whose cluster.
         users: how many ask; fewer if `serve.rate_limit` would refuse them.
+        address: where the gateway is reached, http://host:port; default: the stack's, or the environment's hostname.
 
     Raises:
         NotRunning: the stack is down.
+        UsageError: the environment has no hostname.
         Conflict: nothing is deployed.
         Temporary: the weight changed each time.
     """
-    from tidegate.pipelines import stack
     from tidegate.serving.gateway.state import GatewaySettings
     from tidegate.serving.route_check import check_route
 
-    address = stack.status(environment)["gateway"]
+    address, host = _where(environment, address)
     config = environment.project.config
     keys = GatewaySettings.from_config(config, environment.project.root).api_keys
     limit = config.serve.rate_limit
@@ -54,11 +57,27 @@ def check(environment: Environment, users: int) -> Seen:
             users=users,
             requests=_REQUESTS,
             unit_header=config.rollout.unit.header,
-            headers={"x-api-key": keys[0]} if keys else {},
+            headers=({"x-api-key": keys[0]} if keys else {}) | ({"host": host} if host else {}),
         )
         if _asked(environment) == (rollout, weight):
             return Seen(rollout, found)
     raise Temporary("The weight changed during every check.", "Ask again when the rollout has settled.")
+
+
+def _where(environment: Environment, address: str) -> tuple[str, str]:
+    """The gateway's address, and the name that it is asked by; empty: the address's own."""
+    from tidegate.pipelines import stack
+
+    project = environment.project
+    if project.config.environments.get(project.env, _LOCAL).kind == "local":
+        return address or stack.status(environment)["gateway"], ""
+    host = project.config.environment(project.env).hostname
+    if not host:
+        raise UsageError(
+            f"The environment {project.env} has no hostname, so nobody knows which route to ask.",
+            f"Write environments.{project.env}.hostname into tidegate.yaml: the route answers to that name alone.",
+        )
+    return address or f"http://{host}", host
 
 
 def _asked(environment: Environment) -> tuple[str | None, int]:

@@ -378,9 +378,11 @@ GRAMMAR: Mapping[str, Callable[[State, Event], State]] = {
     "replaced": _ended("replaced", "inconclusive"),  # rollout: a newer one follows
     "rollback": _rollback,  # release, reasons: immediate and unjudged
     "imaged": _imaged,  # release, digest, reference, pushed, sbom, provenance, key: an image was built
+    "trainer": lambda state, _: state,  # digest, reference, pushed: the image that a cluster trains with was built
     "watched": _watched,  # window, until, outcome, share, lost, retrain (asked, reason), report: of live data
     "retrain_started": _retrain_started,  # retrain, reason, window (that asked; none if a person did)
     "retrain_ended": _retrain_ended,  # retrain, outcome, release, data (its md5), reasons
+    "flow_ended": lambda state, _: state,  # flow, workflow, uid, outcome (failed, cancelled), reasons: in a cluster
     "frozen": lambda state, event: replace(state, frozen=event.data["reason"]),  # reason: nothing automatic starts
     "unfrozen": lambda state, _: replace(state, frozen=None),  # reason
 }

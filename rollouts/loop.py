@@ -10,22 +10,22 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tidegate.core.errors import Temporary, TidegateError, UsageError
 from tidegate.core.store import Store
-from tidegate.registry.ledger import Draft, Ledger
-from tidegate.registry.state import RolloutState, State, deciding, on_open
-from tidegate.rollouts.block_files import forget_from, write_blocks
-from tidegate.rollouts.blocks import Block, BlockBuilder, Counts, Exposure
+from tidegate.registry.ledger import Ledger
+from tidegate.registry.state import RolloutState
+from tidegate.rollouts.block_files import forget_from
+from tidegate.rollouts.blocks import Block, BlockBuilder, Exposure
 from tidegate.rollouts.checkpoint import checkpoint_path, read_checkpoint
 from tidegate.rollouts.cohorts import Aside, Cohorts, Reading, in_background
 from tidegate.rollouts.copies import Copies
-from tidegate.rollouts.failing import BROKEN_SHARE, CLIENT_LEFT, Failing
+from tidegate.rollouts.failing import CLIENT_LEFT, Failing
 from tidegate.rollouts.health import CanaryWatch, Health
 from tidegate.rollouts.judge import Judge
+from tidegate.rollouts.judging import decide_on, judge_all, keep_blocks
 from tidegate.rollouts.plan import RolloutPlan
 from tidegate.rollouts.verdict import Verdict
 from tidegate.serving.gateway.access_log import AccessLogReader, AccessRecord, LogPosition
@@ -70,7 +70,7 @@ class RolloutLoop:
         self.plan = RolloutPlan.from_dict(rollout.plan)
         self._ledger, self._store, self._clock = ledger, store, clock
         self._reading, self._aside = reading, aside
-        self._name = _hashing(store) if self.plan.late else None
+        self._name = hashing(store) if self.plan.late else None
         self._watch, self._failing = CanaryWatch(clock()), Failing(self.plan.block_seconds)
         self._condemned = False
         self._told = ""
@@ -149,13 +149,11 @@ class RolloutLoop:
 
     def _judge_blocks(self, blocks: tuple[Block, ...], rollout: RolloutState, health: Health) -> list[str]:
         self._undecided = False
-        verdict, kept = self._judge_all(blocks)
+        verdict, kept = judge_all(self._judge, blocks, stable_ready=self._stable_ready)
         self._condemned = verdict.decision == "rollback"
         if blocks:
             self._stable_ready = health.stable_ready
-            higher = {one.metric for one in self.plan.metrics if one.source == "own" and one.better == "higher"}
-            bunching = {one.metric: one.bunching for one in self.plan.streams}
-            write_blocks(self._store, self.id, kept, bunching, higher)
+            keep_blocks(self._store, self.plan, self.id, kept)
             if self._cohorts is not None and self._builder is not None:
                 self._cohorts.keep(self._builder.drain(), kept, self._builder.end_of)
             self._write_checkpoint(verdict)
@@ -175,21 +173,6 @@ class RolloutLoop:
             return [] if told == trouble.message else [f"Rollout {self.id}: {trouble.message} Trying again."]
         reasons = [trouble.message, trouble.hint] if trouble.hint else [trouble.message]
         return self._write("held", verdict.step, {"reasons": reasons, "units": verdict.units})
-
-    def _judge_all(self, blocks: Iterable[Block]) -> tuple[Verdict, list[Block]]:
-        """The verdict after these blocks, and those to keep, as they were judged.
-
-        An idle interval is kept where something began or changed by it, so that the kept ones decide the same.
-        """
-        verdict, kept = self._judge.verdict(), []
-        for block in blocks:
-            before = verdict
-            judged = block if self._has_control(block) else _without_control(block)
-            verdict = self._judge.update(judged)
-            changed = (before.step, before.decision) != (verdict.step, verdict.decision)
-            if block.attempts.n1 + block.attempts.n0 or block.skipped or block.matured or changed or block.index == 0:
-                kept.append(judged)
-        return verdict, kept
 
     @property
     def _late(self) -> float:
@@ -234,10 +217,6 @@ class RolloutLoop:
             self._builder.set_weight(weight, at)
             self._weight = weight
 
-    def _has_control(self, block: Block) -> bool:
-        attempts = block.attempts
-        return self._stable_ready and attempts.x0 <= BROKEN_SHARE * max(attempts.n0, 1)
-
     def _act(self, verdict: Verdict, keep: float) -> list[str]:
         """Turn the verdict into the event that follows, if any."""
         data: dict[str, Any] = {"reasons": list(verdict.reasons), "units": verdict.units}
@@ -256,18 +235,7 @@ class RolloutLoop:
 
     def _write(self, kind: str, step: int, data: Mapping[str, Any], *, shadowing: bool = False) -> list[str]:
         """Append the event unless the rollout is over, moved on, or holds already."""
-
-        def draft(_: State, current: RolloutState) -> Draft | None:
-            # Harm that was proven at the step before is harm at this one.
-            late = (current.step, current.shadowing) != (step, shadowing) and kind != "rolled_back"
-            if late or (kind == "held" and current.state == "held"):
-                return None
-            return Draft(kind, {"rollout": self.id, **data}, actor="judge")
-
-        def decide(state: State) -> Draft | None:
-            return on_open(self.id, draft)(state) if _is_open(state, self.id) else None
-
-        if self._ledger.append(deciding(decide)) is None:
+        if decide_on(self._ledger, self.id, kind, step, data, shadowing=shadowing) is None:
             return []
         because = "; ".join(str(reason) for reason in data.get("reasons", ()))
         return [f"Rollout {self.id}: {kind.replace('_', ' ')}. {because}"]
@@ -320,7 +288,7 @@ class RolloutLoop:
         return Cohorts(self.plan, self._store, self._reading, aside=self._aside, state=state, oldest=oldest)
 
 
-def _hashing(store: Store) -> Callable[[str], int]:
+def hashing(store: Store) -> Callable[[str], int]:
     """How users are written down, as in the records of predictions."""
     from tidegate.serving.telemetry import salt_of, unit_hash
 
@@ -346,17 +314,6 @@ def exposure(record: AccessRecord) -> Exposure:
         invalid=record.invalid,
         prediction=record.prediction or "",
     )
-
-
-def _without_control(block: Block) -> Block:
-    """The same interval with nothing to compare; it passes time, and only a canary that fails alone ends by it."""
-    attempts = block.attempts
-    alone = attempts.n0 > 0 and attempts.x0 <= BROKEN_SHARE * attempts.n0
-    return replace(block, metrics={}, attempts=attempts if alone else Counts())
-
-
-def _is_open(state: State, rollout: str) -> bool:
-    return state.open_rollout is not None and state.open_rollout.id == rollout
 
 
 def end_of(log: Path) -> LogPosition:

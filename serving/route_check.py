@@ -88,7 +88,8 @@ def check_route(
         answers = asyncio.run(asyncio.wait_for(ask_all(address, [request for _, request in jobs]), timeout))
     except (OSError, TimeoutError) as error:
         reason = str(error) or f"not finished in {timeout:g} s"
-        raise TidegateError(f"{address} does not answer: {reason}.", "Start it with `tidegate up`.") from error
+        hint = "Start it with `tidegate up`; `--address` names another one."
+        raise TidegateError(f"{address} does not answer: {reason}.", hint) from error
     seen = [
         (name, answer.header(b"x-tidegate-arm") if answer is not None else "")
         for (name, _), answer in zip(jobs, answers, strict=True)

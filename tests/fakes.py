@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.core.artifacts import ModelVersion, RunRef
-from tidegate.core.errors import Conflict, Permanent, UsageError
+from tidegate.core.errors import Conflict, Permanent, TidegateError, UsageError
+from tidegate.pipelines.dag import Flow, References, Work, walk
+from tidegate.pipelines.runners import Running as FlowRun
+from tidegate.pipelines.runners import StepState
 from tidegate.registry import RunSource, TrainedModel
 from tidegate.registry.state import RolloutState, RolloutWord
 from tidegate.rollouts.plan import RolloutPlan
@@ -337,3 +340,60 @@ def _digest(folder: Path) -> str:
     import hashlib
 
     return hashlib.sha256((folder / "MLmodel").read_bytes()).hexdigest()
+
+
+@dataclass
+class FakeRunner:
+    """Runs a flow at once, by the work it is given; what it did is kept under the name that its inputs make."""
+
+    work: Mapping[str, Work]
+    runs: dict[str, FlowRun] = field(default_factory=dict)
+    cancelled: dict[str, str] = field(default_factory=dict)
+
+    def start(self, flow: Flow, given: References, revision: str) -> FlowRun:
+        """Begin a flow, or find it."""
+        name = f"{flow.name}-{abs(hash((revision, *sorted(given.items()))))}"
+        if name not in self.runs or self.runs[name].phase == "Failed":
+            self.runs[name] = self._run(name, flow, given)
+        return self.runs[name]
+
+    def _run(self, name: str, flow: Flow, given: References) -> FlowRun:
+        steps: list[StepState] = []
+
+        def noted(step: str) -> Work:
+            def work(taken: References) -> References:
+                steps.append(StepState(step, "Failed", {}))
+                made = self.work[step](taken)
+                steps[-1] = StepState(step, "Succeeded", made)
+                return made
+
+            return work
+
+        phase = "Succeeded"
+        try:
+            walk(flow, {one.name: noted(one.name) for one in flow.steps}, given)
+        except TidegateError as error:
+            phase = "Failed"
+            steps[-1] = replace(steps[-1], message=error.message)
+        return FlowRun(name, name, flow.name, phase, tuple(steps))
+
+    def find(self, name: str) -> FlowRun:
+        """A run."""
+        if name not in self.runs:
+            raise UsageError(f"There is no run {name}.")
+        return self.runs[name]
+
+    def all(self) -> list[FlowRun]:
+        """Every run."""
+        return list(self.runs.values())
+
+    def follow(self, name: str, _progress: Any, _timeout: float = 0.0) -> FlowRun:
+        """It has ended already."""
+        return self.find(name)
+
+    def cancel(self, name: str, reason: str) -> FlowRun:
+        """Nothing to stop."""
+        if self.find(name).ended:
+            raise Conflict(f"{name} has ended already.")
+        self.cancelled[name] = reason
+        return self.runs[name]

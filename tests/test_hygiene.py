@@ -98,12 +98,18 @@ def test_test_files_have_names_of_their_own() -> None:
     names = [Path(name) for name in tracked() if name.startswith("tests/") and name.endswith(".py")]
     helpers = {
         "closed_loop.py",
+        "cluster_gateway.py",
+        "cluster_world.py",
         "conftest.py",
         "drift_loop.py",
         "drifting.py",
         "fakes.py",
+        "golden.py",
         "happened.py",
         "journey.py",
+        "kube_api.py",
+        "kube_argo.py",
+        "kube_world.py",
         "loop_world.py",
         "recorded.py",
         "runner.py",

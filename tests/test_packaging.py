@@ -59,7 +59,7 @@ def test_the_package_list_is_the_folders() -> None:
         for name in sources()
         if name.endswith("/__init__.py") and "/examples/" not in name
     }
-    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found | {"tidegate.examples"}
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found | {"tidegate.charts", "tidegate.examples"}
 
 
 def test_no_python_lies_in_a_folder_that_is_no_package() -> None:

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tidegate.cli.terminal import terminal
+from tidegate.cli.interrupted import explained, left_running
+from tidegate.cli.terminal import Terminal, terminal
 from tidegate.core.errors import ExitCode
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tidegate.pipelines.environment import Environment
     from tidegate.pipelines.retrain import Retrained
 
 _WORDS = {
@@ -27,21 +29,42 @@ _WORDS = {
 
 def retrain(
     reason: Annotated[str, typer.Option(help="Why; it is kept in the ledger.")] = "asked for by hand",
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="In a cluster: submit the Workflow and return.")] = False,
 ) -> None:
     """Get new data as `retrain.data` says, train, gate and register, then compare on matured labels.
 
-    A person's retrain passes cooldown, budget and freeze; its rollout does not pass a freeze.
+    A person's retrain passes cooldown, budget and freeze; its rollout does not pass a freeze. With --env of a
+    cluster it is a Workflow there.
     """
     from tidegate.pipelines import retrain as flow
     from tidegate.pipelines.environment import environment_for
 
     t = terminal()
-    done = flow.by_hand(environment_for(t.project), reason.strip() or "asked for by hand", t.progress)
+    environment, why = environment_for(t.project), reason.strip() or "asked for by hand"
+    if t.project.config.environment(t.project.env).kind == "kubernetes":
+        done = _in_cluster(t, environment, why, wait=not no_wait)
+        if done is None:
+            return
+    else:
+        done = flow.by_hand(environment, why, t.progress)
     t.show(done.to_json(), lambda console: _print(console, done))
     if done.ended.outcome == "refused":
         raise typer.Exit(ExitCode.REFUSED)
     if done.ended.outcome == "failed":
         raise typer.Exit(ExitCode.ERROR)
+
+
+def _in_cluster(t: Terminal, environment: Environment, why: str, *, wait: bool) -> Retrained | None:
+    """What became of the Workflow; None where nobody waits for it."""
+    from tidegate.pipelines import in_cluster
+    from tidegate.pipelines.retrain import Retrained
+
+    with explained(lambda stop: left_running(environment, str(getattr(stop, "workflow", "")))):
+        done = in_cluster.retrain(environment, why, t.progress, wait=wait)
+    if isinstance(done, Retrained):
+        return done
+    t.show({"kind": "workflow", **done.to_json()}, lambda console: console.print(f"Workflow {done.name} is submitted."))
+    return None
 
 
 def _print(console: Console, done: Retrained) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from tidegate.core.errors import Conflict, TidegateError, UsageError
 from tidegate.core.held import held
 from tidegate.core.project import Project
 from tidegate.pipelines import collector
+from tidegate.pipelines.dag import REPRODUCIBLE
 
 if TYPE_CHECKING:
     from tidegate.core.config import Config
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tidegate.pipelines.dvc_repo import Own, StageOutcome
 
 _WAIT_SECONDS = 3.0  # as DVC waits for its own lock: two commands that find nothing to do must not collide
-STEPS = ("contract", "train", "evaluate")
+STEPS = REPRODUCIBLE
 
 
 class Stopped(KeyboardInterrupt):
@@ -92,6 +93,24 @@ def train(project: Project, params: Mapping[str, str], progress: Progress) -> Tr
     )
 
 
+def bring(project: Project, step: str, progress: Progress) -> None:
+    """Bring one of the reproducible steps, and all before it, up to date: what one pod does, with what others made.
+
+    Errors are those of `train`.
+    """
+    from tidegate.pipelines import stage_deps
+
+    with held(project.state_dir / "train.lock", _WAIT_SECONDS, _busy()):
+        for sentence in stage_deps.complete(project):
+            progress.note(sentence)
+        _run_stages(project, progress, STEPS[: STEPS.index(step) + 1], fetch=True)
+
+
+def run_of(project: Project, progress: Progress) -> str:
+    """The MLflow run of what was trained; one that MLflow lost is logged again."""
+    return _living_run(project, progress)
+
+
 def _busy() -> Conflict:
     return Conflict(
         "Another `tidegate train` or `ship` is training this project; nothing was changed.",
@@ -123,14 +142,17 @@ def _with(project: Project, params: Mapping[str, str], progress: Progress) -> Pr
     return Project(project.root, load(project.root, project.env), project.env)
 
 
-def _run_stages(project: Project, progress: Progress) -> list[StageOutcome]:
+def _run_stages(
+    project: Project, progress: Progress, names: Sequence[str] = STEPS, *, fetch: bool = False
+) -> list[StageOutcome]:
     from tidegate.pipelines.dvc_repo import run_stages
 
     own = _own_stage(project, project.config.train.stage) if project.config.train.stage is not None else None
     began: list[str] = []
-    steps = {name: _noting(project, name, work, began) for name, work in _steps(project, progress).items()}
+    every = _steps(project, progress)
+    steps = {name: _noting(project, name, every[name], began) for name in names}
     try:
-        return run_stages(project.root, steps, progress, own, partial(_accept, project))
+        return run_stages(project.root, steps, progress, own, partial(_accept, project), fetch=fetch)
     except KeyboardInterrupt as stop:
         if began:
             raise Stopped(began[-1]) from stop

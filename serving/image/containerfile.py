@@ -41,7 +41,8 @@ _INSTALLERS: Final = (
 # The index and the authorities are mounted for this one command; a layer never holds them.
 _SECRETS: Final = "--mount=type=secret,id=index --mount=type=secret,id=ca"
 _PIP: Final = "/opt/build/venv/bin/pip --disable-pip-version-check"
-_INSTALL: Final = f"{_PIP} install --no-cache-dir --no-compile --no-deps --only-binary :all:"
+_INSTALL: Final = f"{_PIP} install --no-cache-dir --no-compile --no-deps"
+_WHEELS: Final = "--only-binary :all:"
 _BREAK: Final = "\\\n    "
 _AND: Final = f" && {_BREAK}"
 _COMPILE: Final = "PYTHONHASHSEED=0 python3 -m compileall -q -j 1 --invalidation-mode unchecked-hash"
@@ -73,16 +74,46 @@ def text(recipe: Recipe) -> str:
     return "\n".join([*_build_stage(recipe), "", *_final_stage(recipe), ""])
 
 
-def _build_stage(recipe: Recipe) -> list[str]:
+def trainer_text(recipe: Recipe) -> str:
+    """The Containerfile of a trainer, for a context that holds `requirements.txt`, `app/` and `tidegate`.
+
+    It stands on the same base as the model's image, with git for the checkout; nothing of the project is in it, since
+    every pod works on a commit. `release` is not used; `shared` says that it is to see the GPUs of its machine.
+    """
+    environment = {
+        "HOME": "/tmp",  # noqa: S108 # the one folder of the image that may be written
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": f"{HOME}/app:{HOME}/lib",
+        "PYTHONUNBUFFERED": "1",
+        "USER": "tidegate",  # there is no name for the number, and libraries ask for one
+        **({"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"} if recipe.shared else {}),
+    }
     lines = [
-        f"FROM {recipe.base} AS build",
-        "WORKDIR /opt/build",
-        _run(
-            f'python3 -c \'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "{recipe.python}" and '
-            f'"The base image must have Python {recipe.python}, with which the release was gated.")\'',
-            "python3 -m venv --copies /opt/build/venv",
-        ),
+        *_first_lines(recipe),
+        # What DVC stands on has packages of plain Python without a wheel.
+        *_installed("requirements.txt", "lib", unused=("bin",), packages="--prefer-binary"),
+        f"COPY app {HOME}/app",
+        f"RUN {_COMPILE} {HOME}/app",
+        "",
+        f"FROM {recipe.base}",
+        *_system(recipe.system_packages),
+        "# hadolint ignore=DL3008",
+        f"RUN command -v git > /dev/null || {{ {' && '.join(_apt(('ca-certificates', 'git')))}; }}",
+        f"COPY --from=build {HOME}/lib {HOME}/lib",
+        f"COPY --from=build {HOME}/app {HOME}/app",
+        "COPY --chmod=0755 tidegate /usr/local/bin/tidegate",
+        _pairs("ENV", environment),
+        *([_pairs("LABEL", recipe.labels)] if recipe.labels else []),
+        f"USER {USER}:{USER}",
+        "WORKDIR /tmp",
+        'ENTRYPOINT ["tidegate"]',
+        "",
     ]
+    return "\n".join(lines)
+
+
+def _build_stage(recipe: Recipe) -> list[str]:
+    lines = _first_lines(recipe)
     if recipe.shared:
         lines += _installed("requirements-gpu.txt", "gpu")
     lines += _installed("requirements.txt", "lib")
@@ -93,16 +124,28 @@ def _build_stage(recipe: Recipe) -> list[str]:
     return lines
 
 
-def _installed(requirements: str, folder: str) -> list[str]:
+def _first_lines(recipe: Recipe) -> list[str]:
+    return [
+        f"FROM {recipe.base} AS build",
+        "WORKDIR /opt/build",
+        _run(
+            f'python3 -c \'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "{recipe.python}" and '
+            f'"The base image must have Python {recipe.python}, with which the release was gated.")\'',
+            "python3 -m venv --copies /opt/build/venv",
+        ),
+    ]
+
+
+def _installed(requirements: str, folder: str, unused: tuple[str, ...] = _UNUSED, packages: str = _WHEELS) -> list[str]:
     """Wheels only, so that no compiler is needed, and exactly the pins: nothing is resolved here."""
     target = f"{HOME}/{folder}"
     commands = [
         'if [ -s /run/secrets/index ]; then PIP_INDEX_URL="$(cat /run/secrets/index)"; export PIP_INDEX_URL; fi',
         "if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi",
-        f"{_INSTALL} --target {target} --requirement /opt/build/{requirements}",
+        f"{_INSTALL} {packages} --target {target} --requirement /opt/build/{requirements}",
     ]
     cleaned = _run(
-        f"rm -rf {' '.join(f'{target}/{name}' for name in _UNUSED)}",
+        f"rm -rf {' '.join(f'{target}/{name}' for name in unused)}",
         f"find {target} -type f \\( {' -o '.join(f'-name {one!r}' for one in _SOURCES)} \\) -delete",
         # pip writes where a wheel came from, which would be the private index.
         f"find {target} -path '*.dist-info/direct_url.json' -delete",
@@ -159,12 +202,16 @@ def _system(packages: tuple[str, ...]) -> list[str]:
     return [
         # Debian keeps one version of a package; the SBOM says which one it was.
         "# hadolint ignore=DL3008",
-        _run(
-            "apt-get update",
-            f"apt-get install --yes --no-install-recommends {' '.join(sorted(packages))}",
-            "rm -rf /var/lib/apt/lists/* /var/cache/ldconfig/aux-cache /var/log/apt /var/log/dpkg.log",
-        ),
+        _run(*_apt(packages)),
     ]
+
+
+def _apt(packages: tuple[str, ...]) -> tuple[str, ...]:
+    return (
+        "apt-get update",
+        f"apt-get install --yes --no-install-recommends {' '.join(sorted(packages))}",
+        "rm -rf /var/lib/apt/lists/* /var/cache/ldconfig/aux-cache /var/log/apt /var/log/dpkg.log",
+    )
 
 
 def _run(*commands: str) -> str:

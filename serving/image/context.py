@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import shutil
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +19,12 @@ if TYPE_CHECKING:
     from tidegate.core.config import Image
 
 FILE = "Containerfile"
+_ALL = ("api", "cli", "console", "core", "monitors", "pipelines", "registry", "rollouts", "serving")
+_SCRIPT = """#!/usr/bin/env python3
+from tidegate.cli.main import main
+
+main()
+"""
 
 
 def write(release: Release, bundle: Path, image: Image, folder: Path) -> containerfile.Recipe:
@@ -49,6 +58,47 @@ def write(release: Release, bundle: Path, image: Image, folder: Path) -> contain
     (folder / FILE).write_text(containerfile.text(recipe), encoding="utf-8")
     _same_modes(folder)
     return recipe
+
+
+def write_trainer(model: str, pins: Iterable[str], image: Image, folder: Path, *, gpu: bool) -> containerfile.Recipe:
+    """Fill the empty `folder` for a trainer image; gives its recipe.
+
+    Args:
+        model: it trains.
+        pins: every package, `name==version`.
+        image: the `image` section.
+        folder: where to write.
+        gpu: whether it is to see GPUs.
+    """
+    (folder / "requirements.txt").write_text("".join(f"{pin}\n" for pin in pins), encoding="utf-8")
+    for name in _ALL:
+        package = importlib.import_module(f"tidegate.{name}")
+        source = Path(package.__file__ or "").parent
+        shutil.copytree(source, folder / "app" / "tidegate" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    described = folder / "app" / f"tidegate-{metadata.version('tidegate')}.dist-info"
+    described.mkdir()
+    (described / "METADATA").write_text(str(metadata.distribution("tidegate").read_text("METADATA")), encoding="utf-8")
+    (folder / "tidegate").write_text(_SCRIPT, encoding="utf-8")
+    recipe = containerfile.Recipe(
+        base=image.base,
+        python="{}.{}".format(*sys.version_info[:2]),
+        release="",
+        labels={containerfile.TITLE_LABEL: f"trainer of {model}"},
+        system_packages=tuple(image.system_packages),
+        shared=gpu,
+    )
+    (folder / FILE).write_text(containerfile.trainer_text(recipe), encoding="utf-8")
+    _same_modes(folder)
+    return recipe
+
+
+def digest_of(folder: Path) -> str:
+    """The sha256 of every file of a context and its name: equal contexts make equal images."""
+    whole = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        whole.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        whole.update(hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()
 
 
 def labels(release: Release) -> dict[str, str]:

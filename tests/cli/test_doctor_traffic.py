@@ -39,31 +39,38 @@ def environment(git_repo: Path) -> Environment:
 
 
 @contextmanager
-def gateway(environment: Environment, arm: Arm) -> Iterator[None]:
-    """An `up` that names a server which sends each user to `arm(user)`."""
+def server(arm: Callable[[str, str], str]) -> Iterator[str]:
+    """A server that sends each user, asking it by a host's name, to an arm; its address."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             self.send_response(200)
-            self.send_header("x-tidegate-arm", arm(self.headers["x-user-id"]))
+            self.send_header("x-tidegate-arm", arm(self.headers["x-user-id"], self.headers["host"]))
             self.send_header("content-length", "0")
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        address = {"kind": "stack", "processes": [], "gateway": f"http://127.0.0.1:{server.server_port}"}
-        project = environment.project
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as serving:
+        serving.daemon_threads = True
+        threading.Thread(target=serving.serve_forever, args=(0.05,), daemon=True).start()
         try:
-            with control.serve(control.socket_path(project.root, project.env), {"ps": lambda: address}):
-                yield
+            yield f"http://127.0.0.1:{serving.server_port}"
         finally:
-            server.shutdown()
+            serving.shutdown()
+
+
+@contextmanager
+def gateway(environment: Environment, arm: Arm) -> Iterator[None]:
+    """An `up` that names a server which sends each user to `arm(user)`."""
+    project = environment.project
+    with server(lambda user, _: arm(user)) as at:
+        address = {"kind": "stack", "processes": [], "gateway": at}
+        with control.serve(control.socket_path(project.root, project.env), {"ps": lambda: address}):
+            yield
 
 
 def test_a_gateway_that_splits_as_planned_is_ok(cli: Cli, environment: Environment) -> None:
@@ -103,3 +110,32 @@ def test_without_a_stack_it_says_how_to_start_one(cli: Cli, environment: Environ
     done = cli("doctor", "traffic", cwd=environment.project.root)
     assert (done.exit_code, done.stdout) == (1, "")
     assert "`tidegate up -d`" in done.stderr
+
+
+def test_the_route_of_a_cluster_is_asked_by_its_hostname(environment: Environment) -> None:
+    """At the address that is given, since the name may lead elsewhere; the id of the ledger is the salt."""
+    import dataclasses
+
+    from tidegate.core.errors import UsageError
+    from tidegate.pipelines.traffic_check import check
+
+    file = environment.project.root / "tidegate.yaml"
+    file.write_text(
+        f"{file.read_text()}environments:\n"
+        f"  prod: {{hostname: model.example, store: {environment.project.store_url}}}\n  bare: {{}}\n"
+    )
+    prod = Environment(open_project(environment.project.root, "prod"))
+    for event in environment.ledger.events():
+        prod.ledger.append(lambda _, event=event: Draft(event.kind, event.data))
+    asked = set()
+
+    def arm(user: str, host: str) -> str:
+        asked.add(host)
+        return assigned_arm("o-1", user, 20)
+
+    with server(arm) as address:
+        seen = check(prod, 200, address)
+    assert (seen.rollout, seen.found.problems(), asked) == ("o-1", (), {"model.example"})
+    bare = Environment(dataclasses.replace(prod.project, env="bare"))
+    with pytest.raises(UsageError, match="has no hostname"):
+        check(bare, 10)
