@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FOLDERS := api cli console core monitors pipelines registry rollouts serving
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-images ramps guarantees road quick bench check lint types imports workflows charts picture simulate dist lock clean
+.PHONY: help setup demo test test-images ramps guarantees road pods quick bench check lint types imports workflows charts picture simulate dist lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -40,6 +40,9 @@ road: setup ## the README's four lines on real data with default policy, and the
 
 test-images: setup ## build, verify and run a real image; needs root, buildah, podman, runc, debootstrap, else skipped
 	$(BIN)/python -m pytest -m long tests/serving/image
+
+pods: setup ## the containers of our Workflows, in order, as processes of this machine; minutes
+	$(BIN)/python -m pytest -m long tests/pipelines/workflows
 
 quick: setup ## the tests that take seconds
 	$(BIN)/python -m pytest -n 2 -m "not slow and not long"
