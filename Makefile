@@ -79,7 +79,7 @@ workflows: setup ## zizmor and schemas of what runs on GitHub; YAML, spelling, s
 
 charts: setup ## write values.yaml and values.schema.json of the charts, and the manifests that tests compare with
 	$(BIN)/python -m tidegate.pipelines.manifests.chart_files charts
-	$(BIN)/python tests/charts/golden.py
+	$(BIN)/python tests/golden.py
 
 picture: setup ## draw the README's picture from a real run of the demo
 	$(BIN)/python docs/make_picture.py

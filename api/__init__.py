@@ -84,6 +84,7 @@ def ship(
     release: str | None = None,
     wait: bool = True,
     timeout: float = 1800.0,
+    allow_dirty: bool = False,
     env: str = LOCAL,
     progress: Progress | None = None,
 ) -> Shipped:
@@ -96,6 +97,7 @@ def ship(
         release: ship this release (its id or a beginning of it) instead of the files as they are.
         wait: follow the rollout to its verdict.
         timeout: seconds to follow it; it goes on afterwards.
+        allow_dirty: outside of the local environment, ship what no commit holds.
         env: environment.
         progress: told what happens.
 
@@ -103,13 +105,11 @@ def ship(
         TidegateError: as `train`, or packaging or MLflow failed.
     """
     from tidegate.pipelines import flows
-    from tidegate.registry import releases as kept
 
-    environment = _environment(project, env)
+    environment, told = _environment(project, env), progress or Silent()
     if release is None:
-        return flows.ship(environment, progress or Silent(), wait=wait, timeout=timeout)
-    found = kept.load(environment.store, kept.resolve(environment.store, release))
-    return flows.deploy(environment, found, progress or Silent(), wait=wait, timeout=timeout, by_hand=True)
+        return flows.ship(environment, told, wait=wait, timeout=timeout, allow_dirty=allow_dirty)
+    return flows.ship_release(environment, release, told, wait=wait, timeout=timeout, allow_dirty=allow_dirty)
 
 
 def rollout(project: Where = ".", *, id: str | None = None, env: str = LOCAL) -> dict[str, Any]:  # noqa: A002 - its name

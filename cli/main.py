@@ -52,6 +52,8 @@ COMMANDS: Final = MappingProxyType(
         "package": Line(_HERE + "package:package", "Find a version's Bento, or build it again.", RUN),
         "labels": Line(_HERE + "labels:app", "Keep what became of predictions, and show how much there is.", WATCH),
         "render": Line(_HERE + "manifests:render", "Print what a Kubernetes environment is made of.", RUN),
+        "apply": Line(_HERE + "apply:apply", "Make a Kubernetes environment what the files and the ledger say.", RUN),
+        "diff": Line(_HERE + "apply:diff", "Show what apply would change.", RUN),
         "lint": Line(_HERE + "manifests:lint", "Find in manifests what schemas do not see.", SETUP),
         "why": Line(_HERE + "why:why", "Trace a prediction to its release, run, data and commit.", WATCH),
         "monitor": Line(_HERE + "monitor:app", "Watch live data, predictions and quality.", WATCH),

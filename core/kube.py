@@ -284,13 +284,35 @@ class Cluster:
                         yield text
                 ended = True
 
+    def version(self) -> str:
+        """The API server's own, such as v1.34.4."""
+        ask = Ask("get", "version", context=self._line.name)
+        return str(self._line.send(_Request("GET", "/version"), ask).document["gitVersion"])
+
+    def ask_service(self, name: str, port: int, path: str) -> Document:
+        """GET of a Service of ours through the API server, which reaches it where we do not.
+
+        Raises:
+            Permanent: we may not `get services/proxy`.
+            Conflict: there is no such Service.
+            Temporary: nothing behind it answers.
+        """
+        address = self._path(SERVICE, f"{name}:{port}", f"proxy/{path}")
+        return self._line.send(_Request("GET", address), self._ask("get", SERVICE, name, "proxy")).document
+
     def serves(self, kind: Kind) -> bool:
         """Whether the cluster has this kind at all."""
         return any(one["name"] == kind.plural for one in self._resources(kind.api_version))
 
-    def may(self, verb: str, kind: Kind, name: str = "") -> bool:
+    def may(self, verb: str, kind: Kind, name: str = "", *, subresource: str = "") -> bool:
         """Whether we are allowed to, in our namespace."""
-        attributes = {"verb": verb, "group": kind.group, "resource": kind.plural, "name": name}
+        attributes = {
+            "verb": verb,
+            "group": kind.group,
+            "resource": kind.plural,
+            "name": name,
+            "subresource": subresource,
+        }
         if kind.namespaced:
             attributes["namespace"] = self.namespace
         body = {
@@ -434,8 +456,10 @@ class _Line:
                     renewed = True
                     self._renew(client)
                     continue
-                if response.status in {TOO_MANY, *UNSURE}:
-                    answer = _answer(response)
+                answer = _answer(response) if response.status in {TOO_MANY, *UNSURE} else None
+                if answer is not None and not answer.busy:
+                    raise error_for(answer, ask)
+                if answer is not None:
                     trouble, wait = answer.message, answer.wait
                 else:
                     yield response
@@ -476,7 +500,8 @@ class _Line:
             if self._in_pod():
                 config.load_incluster_config(client_configuration=settings)
             else:
-                file = str(self._kubeconfig) if self._kubeconfig else None
+                # The client would take the KUBECONFIG of the moment at which it was imported.
+                file = str(self._kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config")
                 config.load_kube_config(file, self._context, client_configuration=settings, persist_config=False)
         except (config.ConfigException, OSError) as error:
             raise UsageError(

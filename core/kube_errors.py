@@ -8,6 +8,15 @@ from typing import Any, Final
 
 from tidegate.core.errors import Conflict, Permanent, Temporary, TidegateError
 
+
+class FieldsOwned(Conflict):
+    """Others own fields that were to be applied; `owners` are their field managers."""
+
+    def __init__(self, message: str, hint: str, owners: frozenset[str]) -> None:
+        super().__init__(message, hint)
+        self.owners = owners
+
+
 # https://kubernetes.io/docs/reference/using-api/api-concepts/ and net/http's names of the numbers.
 UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
@@ -18,6 +27,8 @@ TOO_MANY: Final = 429
 _SERVER: Final = 500
 # Answers that say nothing of whether the request was carried out; 429 says that it was not.
 UNSURE: Final = frozenset({500, 502, 503, 504})
+# What server-side apply says of a field that the kind does not have.
+_UNTYPED: Final = "failed to create typed patch object"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,11 @@ class Answer:
         return str(self.document.get("message") or f"it answered {self.status}")
 
     @property
+    def busy(self) -> bool:
+        """Whether the same request may do better later: a patch that fits no schema is answered with 500 too."""
+        return self.status in {TOO_MANY, *UNSURE} and _UNTYPED not in self.message
+
+    @property
     def about_object(self) -> bool:
         """Whether a 404 is about the object: an API that is not served answers with text, not with a Status."""
         return self.document.get("kind") == "Status" and bool((self.document.get("details") or {}).get("name"))
@@ -91,7 +107,7 @@ def error_for(answer: Answer, ask: Ask) -> TidegateError:
         return _missing(answer, ask)
     if answer.status == CONFLICT:
         return _conflict(answer, ask)
-    if answer.status == TOO_MANY or answer.status >= _SERVER:
+    if answer.busy or (answer.status >= _SERVER and _UNTYPED not in answer.message):
         return Temporary(
             f"The cluster {ask.context} could not {ask.verb} {ask.plural} {ask.name}".rstrip() + f": {answer.message}",
             "It is busy or being upgraded; run the same command again.",
@@ -130,9 +146,10 @@ def _conflict(answer: Answer, ask: Ask) -> Conflict:
             f"Somebody else changed it first: could not {ask}: {answer.message}", "Look at it, then run this again."
         )
     fields = ", ".join(f"{cause.get('field')} ({_owner(cause)})" for cause in owned)
-    return Conflict(
+    return FieldsOwned(
         f"Others own fields of {ask.plural} {ask.name} in namespace {ask.namespace}: {fields}.",
         "Let them give the fields up, or `tidegate apply --force` takes them over.",
+        frozenset(map(_owner, owned)),
     )
 
 

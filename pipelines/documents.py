@@ -27,6 +27,8 @@ def rollout(environment: Environment, typed: str | None = None) -> dict[str, Any
 
     document = rollout_status(environment, typed)
     going_on = document["state"] in {"running", "held"}
+    if "cluster" in document:
+        return {**document, "watched": going_on and document["cluster"]["phase"] is not None}
     return {**document, "watched": going_on and stack.is_up(environment)}
 
 

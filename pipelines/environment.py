@@ -16,8 +16,10 @@ from tidegate.registry.ledger import Ledger
 from tidegate.registry.state import State, fold
 
 if TYPE_CHECKING:
+    from tidegate.core.kube import Cluster
     from tidegate.registry import Registry
     from tidegate.rollouts.drivers import RolloutDriver
+    from tidegate.rollouts.drivers.kube import KubeDriver
     from tidegate.serving.deploy import Deployer
 
 
@@ -69,9 +71,26 @@ class Environment:
 
         return MlflowRegistry(self.project.mlflow_uri, self.project.config.model)
 
+    @property
+    def on_cluster(self) -> bool:
+        """Whether it is on Kubernetes and not on this machine."""
+        return self.project.env != LOCAL and self.project.config.environment(self.project.env).kind == "kubernetes"
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """The namespace that a Kubernetes environment is in."""
+        from tidegate.core.kube import Cluster
+
+        where = self.project.config.environment(self.project.env)
+        return Cluster(where.context, where.namespace)
+
     @cached_property
     def deployer(self) -> Deployer:
         """Where revisions run."""
+        if self.on_cluster:
+            from tidegate.serving.deploy.kube import KubeDeployer, label_value
+
+            return KubeDeployer(self.cluster, label_value(self.project.config.model))
         from tidegate.serving.deploy.local import LocalDeployer
 
         config = self.project.config
@@ -94,6 +113,20 @@ class Environment:
     @cached_property
     def driver(self) -> RolloutDriver:
         """Who moves the traffic."""
+        return self.kube_driver if self.on_cluster else self._local_driver()
+
+    @cached_property
+    def kube_driver(self) -> KubeDriver:
+        """The driver of a Kubernetes environment, which can serve a release without a rollout too."""
+        from tidegate.pipelines.manifests.deploying import renderer
+        from tidegate.rollouts.drivers.kube import KubeDriver
+        from tidegate.serving.deploy.kube import object_name
+
+        config = self.project.config
+        keep, name = config.rollout.keep_previous, object_name(config.model)
+        return KubeDriver(self.ledger, self.store, keep, self.cluster, name, render=renderer(self))
+
+    def _local_driver(self) -> RolloutDriver:
         from tidegate.rollouts.drivers.local import LocalDriver
 
         return LocalDriver(self.ledger, self.store, self.project.config.rollout.keep_previous)

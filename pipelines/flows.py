@@ -13,11 +13,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from tidegate.core.artifacts import GateResult, Release
-from tidegate.core.errors import Inconclusive, TidegateError, UsageError
+from tidegate.core.config import LOCAL
+from tidegate.core.errors import Inconclusive, Temporary, TidegateError, UsageError
 from tidegate.pipelines import aliases, champion, late_history, stack
 from tidegate.pipelines.environment import Environment
 from tidegate.registry import releases
 from tidegate.registry.ledger import Draft
+from tidegate.registry.state import Decision as Decide
 from tidegate.registry.state import RolloutState, State, deciding, start
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 Decision = Literal["promote", "rollback", "inconclusive", "continue", "deployed", "none"]
 
 _POLL_SECONDS = 0.3
+_CLUSTER_POLL_SECONDS = 2.0
 _DEPLOY_SECONDS = 90.0
 
 _DECISIONS: Mapping[str, Decision] = {
@@ -104,7 +107,9 @@ class Shipped:
         }
 
 
-def ship(environment: Environment, progress: Progress, *, wait: bool, timeout: float) -> Shipped:
+def ship(
+    environment: Environment, progress: Progress, *, wait: bool, timeout: float, allow_dirty: bool = False
+) -> Shipped:
     """Take the project as it is down the whole road.
 
     Args:
@@ -112,10 +117,19 @@ def ship(environment: Environment, progress: Progress, *, wait: bool, timeout: f
         progress: told what happens.
         wait: follow the rollout to its verdict.
         timeout: seconds to follow it; it goes on afterwards.
+        allow_dirty: outside of the local environment, ship what no commit holds.
+
+    Raises:
+        UsageError: files are not committed; or nothing is trained in that environment.
     """
-    from tidegate.pipelines import in_cluster
+    from tidegate.pipelines import in_cluster, moving
     from tidegate.pipelines.release import make_release
     from tidegate.rollouts import planning
+
+    if environment.on_cluster and not allow_dirty:
+        moving.require_clean(environment, None)
+    if environment.on_cluster and not in_cluster.trains(environment.project):
+        raise _nothing_trains(environment)
 
     planning.check(environment.project.config.rollout)
     if in_cluster.trains(environment.project):
@@ -125,6 +139,43 @@ def ship(environment: Environment, progress: Progress, *, wait: bool, timeout: f
         return _refused(made)
     shipped = deploy(environment, made.release, progress, wait=wait, timeout=timeout, by_hand=False)
     return replace(shipped, gate=made.gate, metrics=made.metrics, metric=made.metric)
+
+
+def ship_release(
+    environment: Environment, typed: str, progress: Progress, *, wait: bool, timeout: float, allow_dirty: bool = False
+) -> Shipped:
+    """Bring an existing release to users of this environment: the same digest, from wherever it was made.
+
+    Args:
+        environment: where it ends.
+        typed: the release's id or a beginning of it.
+        progress: told what happens.
+        wait: follow the rollout to its verdict.
+        timeout: seconds to follow it; it goes on afterwards.
+        allow_dirty: outside of the local environment, ship what no commit holds.
+
+    Raises:
+        UsageError: nobody knows it; it, or this project, is not committed; its image was not pushed.
+        TidegateError: it is not what was gated.
+    """
+    from tidegate.pipelines import moving
+
+    if environment.on_cluster:
+        release = moving.move(environment, typed, progress)
+        if not allow_dirty:
+            moving.require_clean(environment, release)
+    else:
+        release = releases.load(environment.store, releases.resolve(environment.store, typed))
+    return deploy(environment, release, progress, wait=wait, timeout=timeout, by_hand=True)
+
+
+def _nothing_trains(environment: Environment) -> UsageError:
+    env, local = environment.project.env, Environment(replace(environment.project, env=LOCAL))
+    champion = local.state().champion or "RELEASE"
+    return UsageError(
+        f"Nothing is trained in {env}: it has no train.image.",
+        f"`tidegate ship --release {champion} --env {env}` brings there what was shipped here.",
+    )
 
 
 def _refused(made: Made) -> Shipped:
@@ -143,13 +194,19 @@ def deploy(
     environment: Environment, release: Release, progress: Progress, *, wait: bool, timeout: float, by_hand: bool
 ) -> Shipped:
     """Bring a registered release to users: at once if it is the first, else by a rollout."""
+    if environment.on_cluster:
+        from tidegate.pipelines import images
+
+        images.check_before_deploy(environment, release, progress)
+        environment.kube_driver.settle()
     state = environment.state()
     done = _already(state, release)
     if done is not None:
         aliases.sync(environment, progress)
         return done
     if state.champion is None:
-        return _deploy_first(environment, release, progress)
+        first = _deploy_first_on_cluster if environment.on_cluster else _deploy_first
+        return first(environment, release, progress, timeout if wait else 0.0)
     running = state.open_rollout
     if running is None or running.canary != release.id:
         require_startable(state, release.id, by_hand=by_hand)
@@ -188,13 +245,35 @@ def _already(state: State, release: Release) -> Shipped | None:
     return Shipped("rollback", release.id, release.version, reasons=why, hint=hint)
 
 
-def _deploy_first(environment: Environment, release: Release, progress: Progress) -> Shipped:
-    """The first version has nobody to be compared with."""
-
+def _crown_first(environment: Environment, release: Release) -> None:
     def first(state: State) -> Draft | None:
         return Draft("deployed", {"release": release.id}) if state.champion is None else None
 
     environment.ledger.append(deciding(first))
+
+
+def _deploy_first_on_cluster(environment: Environment, release: Release, progress: Progress, timeout: float) -> Shipped:
+    """The ledger says so once the cluster would take it: a dry run finds what it refuses."""
+    from tidegate.pipelines.manifests import deploying
+
+    documents = deploying.documents(environment, deploying.deployment(environment, release.id))
+    with progress.task("ask the cluster whether it takes the objects"):
+        for one in documents:
+            environment.cluster.apply(one, dry_run=True, force=True)
+    _crown_first(environment, release)
+    aliases.sync(environment, progress)
+    driver = environment.kube_driver
+    with progress.task(f"start the first version in {environment.project.env}"):
+        driver.put(documents)
+        ready = driver.wait_healthy(timeout)
+    where = f"-n {environment.cluster.namespace}"
+    hint = "" if ready else f"`kubectl argo rollouts get rollout {driver.name} {where} --watch` shows its pods start."
+    return Shipped("deployed", release.id, release.version, hint=hint)
+
+
+def _deploy_first(environment: Environment, release: Release, progress: Progress, _timeout: float) -> Shipped:
+    """The first version has nobody to be compared with."""
+    _crown_first(environment, release)
     aliases.sync(environment, progress)
     if not stack.is_up(environment):
         hint = "`tidegate up -d` serves it."
@@ -331,12 +410,13 @@ def follow(environment: Environment, rollout_id: str, progress: Progress, timeou
     try:
         with progress.task(f"rollout {rollout_id}") as task:
             while True:
+                _look(environment, progress)
                 state = environment.state()
                 rollout = _find(state, rollout_id)
                 if rollout.state != "running" or time.monotonic() > deadline:
                     break
                 task.advance(0, _position(environment, rollout))
-                time.sleep(_POLL_SECONDS)
+                time.sleep(_CLUSTER_POLL_SECONDS if environment.on_cluster else _POLL_SECONDS)
     except KeyboardInterrupt as stop:
         raise StoppedFollowing(rollout_id) from stop
     aliases.sync(environment, progress)
@@ -349,6 +429,15 @@ def follow(environment: Environment, rollout_id: str, progress: Progress, timeou
         rollout.reasons,
         _NEXT.get(rollout.state, "").format(canary=rollout.canary),
     )
+
+
+def _look(environment: Environment, progress: Progress) -> None:
+    """What Argo did meanwhile; a cluster that does not answer for a while is waited for."""
+    if environment.on_cluster:
+        try:
+            environment.kube_driver.settle()
+        except Temporary as error:
+            progress.note(error.message)
 
 
 def _find(state: State, rollout_id: str) -> RolloutState:
@@ -401,10 +490,37 @@ def rollback(environment: Environment, release: str | None, reason: str, progres
 
     if release is not None:
         releases.load(environment.store, release)
+    if environment.on_cluster:
+        return _rollback_on_cluster(environment, release, reason, decide, progress)
     environment.ledger.append(deciding(decide))
     state = environment.state()
     if stack.is_up(environment):
         with progress.task(f"switch to {state.champion}"):
             _require_served(environment, str(state.champion))
+    aliases.sync(environment, progress)
+    return state
+
+
+def _rollback_on_cluster(
+    environment: Environment, release: str | None, reason: str, decide: Decide, progress: Progress
+) -> State:
+    """A canary is aborted; else Argo gives everybody the pods of before, past all steps."""
+    driver = environment.kube_driver
+    driver.settle()
+    if release is None and environment.state().open_rollout is not None:
+        driver.abort(reason)
+        return environment.state()
+    environment.ledger.append(deciding(decide))
+    state = environment.state()
+    champion = str(state.champion)
+    with progress.task(f"switch to {champion}"):
+        try:
+            driver.serve(champion)
+        except TidegateError as error:
+            env = environment.project.env
+            raise TidegateError(
+                f"Release {champion} is the champion now, and the cluster was not told: {error.message}",
+                f"`tidegate apply --env {env}` tells it again.",
+            ) from error
     aliases.sync(environment, progress)
     return state

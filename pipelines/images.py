@@ -58,10 +58,10 @@ def build(environment: Environment, release: Release, bundle: Path, progress: Pr
     key = _signing_key(environment)
     reference = builders.reference(release.id, release.model, repository)
     with tempfile.TemporaryDirectory(prefix="tidegate-image-") as scratch:
-        folder = Path(scratch) / "context"
-        folder.mkdir()
-        context.write(release, bundle, project.config.image, folder)
-        builders.build(builder, folder, reference, build_secrets(environment), progress)
+        place = Path(scratch) / "context"
+        place.mkdir()
+        context.write(release, bundle, project.config.image, place)
+        builders.build(builder, place, reference, build_secrets(environment), progress)
     with progress.task("list what is in it"), saved(builder, reference) as image:
         digest, listed = image.digest, sbom.of(image)
     facts = provenance.Facts(digest, reference, project.config.image.base, _sha256(listed), builder.name)
@@ -93,19 +93,67 @@ def verify(environment: Environment, target: str, progress: Progress, key: bytes
     found, known = _recorded(environment, target)
     release = releases.load(environment.store, found)
     trusted = provenance.public_key(key) if key is not None else _trusted(environment, known)
+    listed = _stated(environment, known, release, trusted)
+    builder = builders.find()
+    with progress.task(f"look into {known.reference}"):
+        name = _at_hand(builder, known)
+        with saved(builder, name) as image:
+            _same("The image", image.digest, known.digest)
+            _same("The image's labels", dict(context.labels(release)), _ours(image, release))
+            _same("The model in the image", _bundle_digest(image), release.bundle)
+            _same("The list of packages", sbom.of(image), listed)
+    return Verified(found, known, provenance.key_id(trusted) if trusted else None)
+
+
+def check_before_deploy(environment: Environment, release: Release, progress: Progress) -> None:
+    """Refuse to deploy what is not what was gated, as far as this machine can see.
+
+    The release, the list of packages and the signed statement are held against the ledger everywhere; the image's
+    layers where a tool can open them. Elsewhere the digest stands for them: a cluster pulls by it and by nothing else.
+
+    Raises:
+        UsageError: the image was not pushed; says what to type.
+        TidegateError: something is not as it was recorded.
+    """
+    image = environment.state().images.get(release.id)
+    if image is None or not image.pushed:
+        raise UsageError(
+            f"The image of release {release.id} was not pushed, so no cluster can pull it.",
+            f"`tidegate package {release.version} --image --push --env {environment.project.env}`, then ship again.",
+        )
+    releases.files_of(environment.store, release)
+    trusted = _trusted(environment, image)
+    _stated(environment, image, release, trusted)
+    try:
+        builders.find()
+    except UsageError:
+        progress.note(
+            "No tool here opens images, so the layers were not looked at; the digest is the one that was pushed, and "
+            "its statement and list of packages are as they were recorded."
+        )
+        return
+    verify(environment, release.id, progress)
+
+
+def _stated(environment: Environment, known: Imaged, release: Release, trusted: Ed25519PublicKey | None) -> bytes:
+    """The list of packages, once it and the statement are what the ledger and the release say."""
     listed, signed = _kept(environment, known)
     stated = provenance.opened(signed, trusted)
-    with progress.task(f"look into {known.reference}"), saved(builders.find(), known.reference) as image:
-        _same("The image", image.digest, known.digest)
-        _same("The image's labels", dict(context.labels(release)), _ours(image, release))
-        _same("The model in the image", _bundle_digest(image), release.bundle)
-        _same("The list of packages", sbom.of(image), listed)
     sources = {one["name"]: one for one in stated["predicate"]["buildDefinition"]["resolvedDependencies"]}
     builder = stated["predicate"]["runDetails"]["builder"]["id"].rpartition("/")[2]
     base = sources["base"]["uri"].removeprefix("docker://")
     facts = provenance.Facts(known.digest, known.reference, base, known.sbom, builder)
     _same("The provenance", stated, provenance.statement(release, facts))
-    return Verified(found, known, provenance.key_id(trusted) if trusted else None)
+    return listed
+
+
+def _at_hand(builder: Builder, known: Imaged) -> str:
+    """The image's name on this machine, pulled by its digest where it was built on another one."""
+    if builders.has(builder, known.reference) or not known.pushed:
+        return known.reference
+    by_digest = f"{known.reference.rpartition(':')[0]}@{known.pushed}"
+    builders.pull(builder, by_digest)
+    return by_digest
 
 
 def document(release: str, image: Imaged) -> dict[str, Any]:
@@ -221,8 +269,13 @@ def saved(builder: Builder, reference: str) -> Iterator[archive.Image]:
             yield image
 
 
+def folder(digest: str) -> str:
+    """Where the store keeps what is known of an image."""
+    return f"images/{digest.removeprefix('sha256:')}"
+
+
 def _place(digest: str, name: str) -> str:
-    return f"images/{digest.removeprefix('sha256:')}/{name}"
+    return f"{folder(digest)}/{name}"
 
 
 def _sha256(content: bytes) -> str:

@@ -23,6 +23,8 @@ Interval = tuple[int, int]
 NO_INTERVAL: Final[Interval] = (-1, NO_WEIGHT)
 # Intervals that a silent source is waited for.
 _PATIENCE: Final = 2
+# Seconds in which another replica may tell its part of an interval before anybody knows that there is another.
+_JOIN: Final = 10.0
 _VALUES: Final = ("n", "x", "sum", "sumsq", "misrouted", "ready", "skipped", "bunching", "better")
 _KEY: Final = ("minute", "weight", "arm", "metric", "source", "cohort")
 
@@ -107,7 +109,7 @@ class Posted:
         found: list[Block] = []
         for interval in sorted(self._pending):
             waited = self._waited_out(interval, now)
-            if not waited and not (self._told and min(self._told.values()) >= interval):
+            if not waited and not self._settled(interval, now):
                 break
             lines = self._pending.pop(interval)
             self.judged = interval
@@ -131,6 +133,12 @@ class Posted:
                 if control and not block.ready:
                     return f"The canary was not ready in block {interval[0]}."
         return ""
+
+    def _settled(self, interval: Interval, now: float) -> bool:
+        """Whether everybody told it, as far as anybody knows who there is."""
+        named = any(one["source"] for one in self._pending[interval])
+        joined = not named or now - self._arrived[interval] >= min(_JOIN, self._plan.block_seconds)
+        return joined and bool(self._told) and min(self._told.values()) >= interval
 
     def _waited_out(self, interval: Interval, now: float) -> bool:
         """Whether later intervals have been there for so long that nobody sends this one any more."""
@@ -178,6 +186,8 @@ class Posted:
         if "cohort" in line:
             late = minute <= self.judged[0] and minute not in {other for other, _ in self._pending}
         if late:
+            # From now on it is waited for.
+            self._told.setdefault(line["source"], NO_INTERVAL)
             raise Conflict(
                 f"Line {number} comes too late: block {self.judged[0]} has been judged already.",
                 f"Send a block's lines together, within {_PATIENCE} blocks of its end; a share never gets smaller.",

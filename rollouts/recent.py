@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tidegate.rollouts.stats.latency import MINIMUM, LatencyLines, freeze_latency
 from tidegate.serving.gateway.access_log import AccessLogReader, AccessRecord, LogPosition, rotated_sequences
 
+if TYPE_CHECKING:
+    from tidegate.serving.telemetry import Predictions
+
+# Of an answer that is no prediction.
+_FAILED = 500
 # Enough for a p99 with little noise, and read in well under a second.
 _MOST_REQUESTS = 50_000
 _LEAST_PART = 5
@@ -70,11 +77,49 @@ class Recent:
 def recent(log: Path, release: str, now: float, seconds: float) -> Recent:
     """Look at the requests that `release` answered in the `seconds` before `now` (seconds since the epoch)."""
     records = [one for one in _tail(log, now - seconds) if one.release == release and one.counts][-_MOST_REQUESTS:]
+    return _recent(
+        [_Request(one.at, one.unit, one.failed, one.invalid, one.upstream_seconds) for one in records], now, seconds
+    )
+
+
+def recorded(predictions: Predictions, release: str, now: float, seconds: float) -> Recent:
+    """The same from recorded predictions, where no gateway's log is on this machine; one request may hold many rows."""
+    import duckdb
+
+    since, until = (datetime.fromtimestamp(at, UTC) for at in (now - seconds, now))
+    columns = ("id", "at", "unit", "release", "status", "seconds", "arm")
+    with duckdb.connect() as connection:
+        rows = (
+            predictions.relation(connection, since, until, columns)
+            .filter(f"release = '{release}' and arm <> 'shadow' and (not contains(id, '.') or ends_with(id, '.0'))")
+            .project('epoch("at"), coalesce(cast(unit as varchar), id), status, seconds')
+            .order("1")
+            .fetchall()
+        )
+    requests = [
+        _Request(at, unit, failed=status >= _FAILED, invalid=False, seconds=took if status < _FAILED else None)
+        for at, unit, status, took in rows[-_MOST_REQUESTS:]
+    ]
+    return _recent(requests, now, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked of one; `seconds` is None where it was not answered."""
+
+    at: float
+    unit: str | None
+    failed: bool
+    invalid: bool
+    seconds: float | None
+
+
+def _recent(records: list[_Request], now: float, seconds: float) -> Recent:
     span = _span(records, now, seconds)
     middle = now - span / 2
     before = {one.unit for one in records if one.at < middle}
     after = {one.unit for one in records if one.at >= middle}
-    answered = [one for one in records if one.upstream_seconds is not None]
+    answered = [one for one in records if one.seconds is not None]
     return Recent(
         seconds=span,
         units=len(before | after),
@@ -82,12 +127,12 @@ def recent(log: Path, release: str, now: float, seconds: float) -> Recent:
         requests=len(records),
         failures=sum(one.failed for one in records),
         invalid=sum(one.invalid for one in records),
-        durations=tuple(one.upstream_seconds or 0.0 for one in answered),
+        durations=tuple(one.seconds or 0.0 for one in answered),
         times=tuple(one.at for one in answered),
     )
 
 
-def _span(records: list[AccessRecord], now: float, seconds: float) -> float:
+def _span(records: list[_Request], now: float, seconds: float) -> float:
     """The time that the rates are about, in seconds.
 
     Traffic may have begun a moment ago, and a busy service fills the record sooner. A single request says nothing

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,9 @@ from tidegate.core.optouts import opt_out
 from tidegate.core.threads import share_processors
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Where `make helm` puts it; found before tests get a home of their own.
+HELM = shutil.which("helm") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "tidegate/bin/helm")
 
 # `nohup make test &` starts with Ctrl-C ignored, which every command under test would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -167,6 +171,16 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     bucket = f"tidegate-{uuid.uuid4().hex}"
     s3fs.S3FileSystem().mkdir(bucket)
     return f"s3://{bucket}/prefix"
+
+
+@pytest.fixture(scope="session")
+def helm() -> Iterator[Path]:
+    """Helm, on PATH for as long as the tests live."""
+    if not Path(HELM).is_file():
+        pytest.skip("helm is not on this machine (`make helm` gets it with the Go toolchain)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{Path(HELM).parent}{os.pathsep}{os.environ['PATH']}")
+        yield Path(HELM)
 
 
 @pytest.fixture

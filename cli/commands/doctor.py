@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tidegate.cli.terminal import terminal
+from tidegate.core.config import LOCAL
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
+    from tidegate.cli.terminal import Terminal
+    from tidegate.core.project import Project
     from tidegate.pipelines.image_check import Examined
     from tidegate.pipelines.machine import Finding
     from tidegate.pipelines.traffic_check import Seen
@@ -22,19 +27,36 @@ _MARKS = {"ok": "ok  ", "warning": "warn", "problem": "FAIL"}
 
 @app.callback()
 def doctor(context: typer.Context) -> None:
-    """Say what is missing on this machine, one fix per finding; exit 1 if something blocks."""
+    """Say what this machine, or the cluster of --env, lacks: one fix per finding; exit 1 if something blocks."""
     if context.invoked_subcommand is not None:
         return
-    from tidegate.pipelines.machine import examine
-
     t = terminal()
-    with t.progress.task("Looking at this machine"):
-        findings = tuple(examine(t.directory, lambda: t.project))
+    cluster = t.env != LOCAL and t.project.config.environment(t.env).kind == "kubernetes"
+    with t.progress.task("Looking at the cluster" if cluster else "Looking at this machine"):
+        findings = tuple(_on_cluster(t.project) if cluster else _here(t))
     well = all(finding.status != "problem" for finding in findings)
     document = {"kind": "doctor", "ok": well, "findings": [dataclasses.asdict(finding) for finding in findings]}
     t.show(document, lambda console: _render(console, findings))
     if not well:
         raise typer.Exit(1)
+
+
+def _here(t: Terminal) -> Iterator[Finding]:
+    from tidegate.pipelines.machine import examine
+
+    return examine(t.directory, lambda: t.project)
+
+
+def _on_cluster(project: Project) -> Iterator[Finding]:
+    from tidegate.core.kube import Cluster
+    from tidegate.pipelines.cluster_check import PATIENCE, examine
+
+    place = project.config.environment(project.env)
+
+    def opened(namespace: str) -> Cluster:
+        return Cluster(place.context, namespace, patience=PATIENCE)
+
+    return examine(project, opened(place.namespace), opened)
 
 
 @app.command()

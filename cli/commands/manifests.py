@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 
     from tidegate.pipelines.manifests.lint import Finding
 
-_Values = Annotated[
+ValuesOption = Annotated[
     list[Path] | None, typer.Option("--values", help="YAML laid over the values from tidegate.yaml; repeatable.")
 ]
-_Image = Annotated[str | None, typer.Option(help="REPOSITORY@sha256:DIGEST, where the ledger knows no image.")]
-_Release = Annotated[str | None, typer.Option(help="Its pushed image; default: what is deployed there.")]
-_Platform = Annotated[bool, typer.Option("--platform", help="What all models of the namespace share instead.")]
+ImageOption = Annotated[str | None, typer.Option(help="REPOSITORY@sha256:DIGEST, where the ledger knows no image.")]
+ReleaseOption = Annotated[str | None, typer.Option(help="Its pushed image; default: what is deployed there.")]
+PlatformOption = Annotated[bool, typer.Option("--platform", help="What all models of the namespace share instead.")]
 
 
 def render(
     out: Annotated[Path | None, typer.Option(help="A folder: one file for each object. Default: stdout.")] = None,
-    image: _Image = None,
-    release: _Release = None,
-    values: _Values = None,
-    platform: _Platform = False,
+    image: ImageOption = None,
+    release: ReleaseOption = None,
+    values: ValuesOption = None,
+    platform: PlatformOption = False,
 ) -> None:
     """Print the objects of a Kubernetes environment as YAML, or write them for GitOps; nothing is applied."""
     from tidegate.pipelines.manifests import render as rendering
 
     t = terminal()
-    made = _documents(image, release, values or [], platform=platform)
+    made = rendered(image, release, values or [], platform=platform)
     if out is None:
         if t.json:
             t.show({"kind": "manifests", "environment": t.env, "documents": made})
@@ -56,10 +56,10 @@ def lint(
     files: Annotated[
         list[Path] | None, typer.Argument(help="YAML files and folders; default: what `render` makes.")
     ] = None,
-    image: _Image = None,
-    release: _Release = None,
-    values: _Values = None,
-    platform: _Platform = False,
+    image: ImageOption = None,
+    release: ReleaseOption = None,
+    values: ValuesOption = None,
+    platform: PlatformOption = False,
 ) -> int:
     """Look for what schemas do not see: splits, analyses, secrets and images that would fail or silently do nothing."""
     from tidegate.core.errors import ExitCode
@@ -69,7 +69,7 @@ def lint(
     if files:
         sources = linting.read(files)
     else:
-        made = _documents(image, release, values or [], platform=platform)
+        made = rendered(image, release, values or [], platform=platform)
         sources = [linting.Source("render", index, one) for index, one in enumerate(made)]
     found = linting.check(sources)
     document: dict[str, Any] = {"kind": "lint", "documents": len(sources), "findings": found}
@@ -77,16 +77,17 @@ def lint(
     return ExitCode.ERROR if found else ExitCode.OK
 
 
-def _documents(image: str | None, release: str | None, files: list[Path], *, platform: bool) -> list[dict[str, Any]]:
+def rendered(image: str | None, release: str | None, files: list[Path], *, platform: bool) -> list[dict[str, Any]]:
+    """The objects that the options ask for."""
     from tidegate.pipelines.environment import Environment
-    from tidegate.pipelines.manifests import from_config, render
+    from tidegate.pipelines.manifests import deploying, from_config, render
 
     project = terminal().project
     from_config.kubernetes_environment(project)
     more = [from_config.read_values(one) for one in files]
     if platform:
         return render.platform_documents(project, *more)
-    deployment = from_config.Deployment(image) if image else render.deployment_of(Environment(project), release)
+    deployment = from_config.Deployment(image) if image else deploying.deployment(Environment(project), release)
     return render.model_documents(project, deployment, *more)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from tidegate.core.artifacts import Release
     from tidegate.pipelines.environment import Environment
     from tidegate.rollouts.plan import GuardrailPlan, RolloutPlan
     from tidegate.rollouts.replay import Replayed
@@ -67,14 +68,25 @@ def start(
         ),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="End a running rollout first.")] = False,
+    git: Annotated[
+        Path | None,
+        typer.Option(
+            "--git",
+            help="Commit its objects into this rendered folder, on a branch tidegate/ROLLOUT; nothing is applied.",
+            metavar="DIR",
+        ),
+    ] = None,
+    push: Annotated[bool, typer.Option("--push", help="With --git: push that branch to origin.")] = False,
 ) -> None:
-    """Start a rollout of a registered release and return; the running stack moves it on."""
-    from tidegate.core.errors import Conflict
+    """Start a rollout of a registered release and return; the running stack, or the cluster, moves it on."""
+    from tidegate.core.errors import Conflict, UsageError
     from tidegate.pipelines import flows
     from tidegate.registry import releases
 
     t = terminal()
     environment = _environment()
+    if environment.on_cluster:
+        environment.kube_driver.settle()
     state = environment.state()
     chosen = releases.resolve(environment.store, release) if release else state.challenger
     if chosen is None:
@@ -82,15 +94,53 @@ def start(
             "There is no challenger to try.", "`tidegate ship` makes one; `tidegate release list` shows all."
         )
     found = releases.load(environment.store, chosen)
+    if environment.on_cluster:
+        _require_bringable(environment, found, git)
+    elif git is not None or push:
+        raise UsageError("--git and --push are of a Kubernetes environment.", "Add `--env NAME`.")
     if not replace:
         flows.require_startable(state, found.id, by_hand=True)
     with explained(lambda _: Interrupted("Interrupted while measuring; no rollout was started.", _START_LATER)):
         made = flows.plan_to_start(environment, t.progress)
+    if git is not None:
+        _start_in_git(environment, found, made, git, replace=replace, push=push)
+        return
     rollout = environment.driver.start(found.id, made, by_hand=True, replace=replace)
     document = environment.driver.status(rollout.id)
     begins = "with copied traffic only" if rollout.shadowing else f"at {rollout.weight} %"
     text = f"Rollout {rollout.id} of version {found.version} begins {begins}: `tidegate rollout watch`."
     t.show(document, lambda console: console.print(text))
+
+
+def _require_bringable(environment: Environment, release: Release, folder: Path | None) -> None:
+    """Refuse, before anything is measured, what a cluster would not be given."""
+    from tidegate.pipelines import images
+    from tidegate.pipelines.manifests import in_git
+
+    images.check_before_deploy(environment, release, terminal().progress)
+    if folder is not None:
+        in_git.require_folder(folder)
+
+
+def _start_in_git(
+    environment: Environment, release: Release, made: RolloutPlan, folder: Path, *, replace: bool, push: bool
+) -> None:
+    from tidegate.pipelines.manifests import in_git
+
+    t = terminal()
+    message = f"Roll out {release.model} version {release.version}\n\nRelease {release.id}, rollout {made.rollout}."
+    kept: list[in_git.Committed] = []
+
+    def commit(documents: Sequence[Any]) -> str:
+        kept.append(in_git.commit(folder, made.rollout, documents, message, push=push))
+        return kept[0].commit
+
+    rollout = environment.kube_driver.start_in_git(release.id, made, commit, by_hand=True, replace=replace)
+    done = kept[0]
+    document = {**environment.driver.status(rollout.id), "git": {"branch": done.branch, "commit": done.commit}}
+    how = "Merge it" if done.pushed else f"Push and merge it (`git push origin {done.branch}`)"
+    text = f"Rollout {rollout.id} is commit {done.commit[:10]} on {done.branch}. {how}: it begins once it is applied."
+    t.show(document, lambda console: console.print(text, markup=False, soft_wrap=True))
 
 
 @app.command()
@@ -103,7 +153,8 @@ def status(
     document = documents.rollout(_environment(), rollout)
     terminal().show(document, lambda console: _print_status(console, document))
     if document["state"] in {"running", "held"} and not document["watched"]:
-        terminal().warn("The stack is down: nobody counts or decides until `tidegate up -d`.")
+        down = "The stack is down: nobody counts or decides until `tidegate up -d`."
+        terminal().warn(document["cluster"]["message"] if "cluster" in document else down)
 
 
 @app.command()
@@ -111,6 +162,8 @@ def watch(
     timeout: Annotated[str | None, typer.Option(help="Stop watching after this long; the rollout goes on.")] = None,
 ) -> None:
     """Follow the newest rollout until it is decided. Exit code 5: not decided; 6: rolled back."""
+    from tidegate.pipelines import aliases
+
     t = terminal()
     environment = _environment()
     deadline = time.monotonic() + duration(timeout, "--timeout") if timeout else None
@@ -121,6 +174,8 @@ def watch(
             show(document)
             over = deadline is not None and time.monotonic() > deadline
             if document["state"] != "running" or over:
+                if environment.on_cluster:
+                    aliases.sync(environment, t.progress)
                 raise typer.Exit(_exit_code(document["state"]))
             time.sleep(_POLL_SECONDS)
 
@@ -182,7 +237,10 @@ def history() -> None:
     """List every rollout of this environment."""
     from tidegate.pipelines import documents
 
-    document = documents.rollouts(_environment().state())
+    environment = _environment()
+    if environment.on_cluster:
+        environment.kube_driver.settle()
+    document = documents.rollouts(environment.state())
     terminal().show(document, lambda console: _print_history(console, document["rollouts"]))
 
 

@@ -97,8 +97,8 @@ def _settling() -> list[Settling]:
 
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
         return []
-    driver = environment_for(terminal().project).driver
-    return [driver] if hasattr(driver, "settle") else []
+    environment = environment_for(terminal().project)
+    return [environment.kube_driver] if environment.on_cluster else []
 
 
 def _refuse_open_doors(host: str) -> None:

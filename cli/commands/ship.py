@@ -37,6 +37,9 @@ def ship(
     ] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Start the rollout and return.")] = False,
     timeout: Annotated[str, typer.Option(help="How long to follow the rollout; it goes on afterwards.")] = "30m",
+    allow_dirty: Annotated[
+        bool, typer.Option("--allow-dirty", help="Outside of local: ship files that were not committed.")
+    ] = False,
 ) -> None:
     """Take the project down the whole road: train, gate, register, package, A/B rollout, verdict.
 
@@ -51,7 +54,14 @@ def ship(
     warn_of_ignored()
     before = environment.state()
     with explained(lambda stop: shipping(stop, environment, before)):
-        shipped = api.ship(t.project, release=release, wait=not no_wait, timeout=seconds, progress=t.progress)
+        shipped = api.ship(
+            t.project,
+            release=release,
+            wait=not no_wait,
+            timeout=seconds,
+            allow_dirty=allow_dirty,
+            progress=t.progress,
+        )
     finish(shipped, started_only=no_wait)
 
 

@@ -134,6 +134,7 @@ def platform_values(project: Project, *more: Mapping[str, Any]) -> dict[str, Any
         "store": {"address": project.store_url},
         "mlflow": {"address": mlflow},
         "console": {"enabled": True},
+        "gateway": {"unitHeader": project.config.rollout.unit.header},
     }
     return _checked(PlatformValues, made, {}, more)
 

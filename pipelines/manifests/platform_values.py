@@ -1,4 +1,4 @@
-"""The values of charts/tidegate: the judge, the console, the gateway and what pipelines need, once in a namespace."""
+"""The values of charts/tidegate: the judge, the console and the gateway, once in a namespace."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tidegate.core.config_types import Text
+from tidegate.core.config_types import Text, Token
 from tidegate.pipelines.manifests.value_types import (
     Count,
     Free,
@@ -72,7 +72,6 @@ class Component(Values):
     """What every Deployment here can be told."""
 
     enabled: bool = Field(default=True, description="Whether it is there.")
-    replicas: Positive = Field(default=1, description="Pods.")
     resources: Free = Field(default=SMALL, description="What each pod gets.")
     service_account: Account = Field(default=Account(), description="The identity of the pods.")
     node_selector: Texts = Field(default={}, description="Labels of the nodes that may run it.")
@@ -87,20 +86,36 @@ class Component(Values):
     extra_volume_mounts: Objects = Field(default=[], description="Where the container sees them.")
 
 
-class Judge(Component):
-    """Answers Argo's analyses: promote, rollback or continue. Apart from the console, whose faults abort nothing."""
+class Collector(Values):
+    """What takes Envoy's access log, which speaks gRPC only, and hands it to the judge beside it."""
 
-    replicas: Positive = Field(default=2, description="Pods: any of them answers, the store is the truth.")
+    enabled: bool = Field(default=True, description="Whether it is there; the Gateway of this chart needs it.")
+    repository: Repository = Field(default="docker.io/otel/opentelemetry-collector", description="Its image.")
+    tag: str = Field(default="0.140.0", description="Not used where there is a digest.")
+    digest: MaybeDigest = Field(default="", description="What runs, and nothing else: a tag may be moved.")
+    resources: Free = Field(
+        default={"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}},
+        description="What it gets.",
+    )
+
+
+class Judge(Component):
+    """Answers Argo's analyses: promote, rollback or continue. Apart from the console, whose faults abort nothing.
+
+    There is one pod of it: it holds what has not yet become a block, and analyses bridge minutes without it.
+    """
+
     existing_secret: Label = Field(
         default="tidegate-judge", description="Secret whose entry `token` analyses must send; you make it."
     )
-    otlp_port: WholePort = Field(default=4317, description="Where the gateway sends its access log, by OTLP.")
+    collector: Collector = Field(default=Collector(), description="Takes the gateway's access log, by OTLP.")
 
 
 class Console(Component):
     """The web page and its HTTP API, of the project in `project`."""
 
     enabled: bool = Field(default=False, description="Whether it is there; it needs `project`.")
+    replicas: Positive = Field(default=1, description="Pods.")
     existing_secret: Label = Field(
         default="tidegate-console",
         description="Secret whose entry `tokens` holds viewer:TOKEN,operator:TOKEN; you make it.",
@@ -139,21 +154,7 @@ class GatewayPart(Values):
         default="LoadBalancer", description="Its type."
     )
     replicas: Positive = Field(default=2, description="Envoy pods.")
-    allow_patches: bool = Field(
-        default=True,
-        description="Routes may use EnvoyPatchPolicy, as `traffic.sticky.mode: patch` does. Envoy Gateway itself must "
-        "allow it: extensionApis.enableEnvoyPatchPolicy.",
-    )
-
-
-class Workflows(Values):
-    """What the pods of pipelines may do. The Workflows themselves come from `tidegate render`."""
-
-    enabled: bool = Field(default=True, description="Whether the account and its Role are there.")
-    service_account: Account = Field(default=Account(), description="The identity of the pods.")
-    deploys: bool = Field(
-        default=False, description="Whether a pipeline may start rollouts, as `retrain.release: auto` does."
-    )
+    unit_header: Token = Field(default="x-user-id", description="Header that names the user, for the access log.")
 
 
 class Network(Values):
@@ -191,7 +192,6 @@ class PlatformValues(Values):
     analysis_templates: Templates = Field(default=Templates(), description="What Rollouts refer to.")
     console: Console = Field(default=Console(), description="The web page and its HTTP API.")
     gateway: GatewayPart = Field(default=GatewayPart(), description="A Gateway that tells the judge of every request.")
-    workflows: Workflows = Field(default=Workflows(), description="What the pods of pipelines may do.")
     network_policy: Network = Field(default=Network(), description="Who may talk to whom.")
     service_monitor: Scrape = Field(default=Scrape(), description="Prometheus reads /metrics.")
     disruption_budget: bool = Field(default=True, description="A PodDisruptionBudget where there are several pods.")

@@ -185,6 +185,22 @@ def save(builder: Builder, image: str, file: Path) -> None:
     _call(builder, builder.save, f"There is no image {image} here.", image=image, file=file)
 
 
+def has(builder: Builder, image: str) -> bool:
+    """Whether `image` is on this machine."""
+    kind = ("image",) if builder.name == "docker" else ()
+    command = [builder.name, *kind, "inspect", *(("--type", "image") if not kind else ()), image]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def pull(builder: Builder, image: str) -> None:
+    """Get `image` from its registry.
+
+    Raises:
+        TidegateError: the registry refused.
+    """
+    _call(builder, ("pull", "{image}"), f"{image} could not be pulled.", image=image)
+
+
 def push(builder: Builder, image: str) -> str:
     """Push `image`; gives the digest of its manifest, `sha256:...`, by which it is pulled.
 

@@ -1,4 +1,4 @@
-"""What every deployer promises: processes of this machine, and the fake that other tests use."""
+"""What every deployer promises: processes of this machine, pods of a cluster, and the fake that other tests use."""
 
 from __future__ import annotations
 
@@ -8,14 +8,27 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeDeployer
+from kube_api import KubeApi, kubeconfig, serving
+from kube_argo import Argo
 
+from tidegate.core.kube import Cluster
 from tidegate.serving.deploy import Deployer, Revision, Running
+from tidegate.serving.deploy.kube import KubeDeployer
 from tidegate.serving.deploy.local import LocalDeployer
 
+# On a cluster Argo Rollouts alone starts and stops pods, so these cases have no meaning there: what is promised instead
+# is in tests/serving/deploy/test_kube.py and docs/decisions/0017-what-a-cluster-owns.md.
+STARTING = ("local", "fake")
 
-@pytest.fixture(params=["local", "fake"])
+
+@pytest.fixture(params=["local", "kube", "fake"])
 def deployer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deployer]:
     found: Deployer = FakeDeployer()
+    if request.param == "kube":
+        with serving(KubeApi()) as api:
+            Argo(api)
+            yield KubeDeployer(Cluster("fake", "default", kubeconfig(tmp_path, api)), "demand")
+        return
     if request.param == "local":
         found = LocalDeployer(tmp_path / "revisions", tmp_path / "logs")
     yield found
@@ -42,6 +55,7 @@ def test_nothing_runs_at_first(deployer: Deployer) -> None:
     deployer.stop("r-1")
 
 
+@pytest.mark.parametrize("deployer", STARTING, indirect=True)
 def test_a_revision_lives_from_start_to_stop(deployer: Deployer, bundle: Path) -> None:
     """Started twice it runs once; it gets ready, is listed with what it serves, and is gone after the stop."""
     began = time.monotonic()
@@ -58,6 +72,7 @@ def test_a_revision_lives_from_start_to_stop(deployer: Deployer, bundle: Path) -
     deployer.stop("r-1")
 
 
+@pytest.mark.parametrize("deployer", STARTING, indirect=True)
 def test_revisions_do_not_share_a_process(deployer: Deployer, bundle: Path) -> None:
     """Two releases have two pids and two ports; stopping one leaves the other; a started one is a new process."""
     for release in ("r-1", "r-2"):

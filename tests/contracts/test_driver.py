@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 from fakes import FakeDriver, MemoryStore
+from kube_api import KubeApi, kubeconfig, serving
+from kube_argo import Argo, documents
 
 from tidegate.core.config import Rollout
 from tidegate.core.errors import Conflict
+from tidegate.core.kube import Cluster
 from tidegate.registry.ledger import Draft, Ledger
 from tidegate.rollouts.drivers import RolloutDriver
+from tidegate.rollouts.drivers.kube import KubeDriver
 from tidegate.rollouts.drivers.local import LocalDriver
 from tidegate.rollouts.plan import RolloutPlan
 from tidegate.rollouts.planning import make_plan
 
+# Not on a cluster: Argo's Gateway API plugin mirrors nothing, so `rollout.shadow` is refused before a driver is asked.
+SHADOWING = ("local", "fake")
 VERSIONS = {"r-1": 1, "r-2": 2, "r-3": 3}
 
 
@@ -27,20 +35,27 @@ def plan(rollout: str = "o-1", *, shadow: bool = False) -> RolloutPlan:
 class Environment:
     """A driver and what the environment around it says."""
 
-    def __init__(self, kind: str, champion: str | None = "r-1") -> None:
+    def __init__(self, kind: str, cluster: Cluster, champion: str | None = "r-1") -> None:
+        self.kind, self.cluster = kind, cluster
         self.driver: RolloutDriver
         if kind == "fake":
             self.fake = FakeDriver(champion, VERSIONS)
             self.driver = self.fake
             return
-        self.fake = None  # type: ignore[assignment]  # the other kind
+        self.fake = None  # type: ignore[assignment]  # the other kinds
         store = MemoryStore()
-        self.ledger = Ledger(store, "demand.local")
+        self.ledger = Ledger(store, f"demand.{kind}")
         for release, version in VERSIONS.items():
             self.write("registered", release=release, version=version, run_id="x")
         if champion:
             self.write("deployed", release=champion)
-        self.driver = LocalDriver(self.ledger, store, 60.0)
+        if kind == "local":
+            self.driver = LocalDriver(self.ledger, store, 60.0)
+            return
+        driver = KubeDriver(self.ledger, store, 60.0, cluster, "demand", render=documents)
+        if champion:
+            driver.serve(champion)
+        self.driver = driver
 
     def write(self, kind: str, **data: object) -> None:
         self.ledger.append(lambda _: Draft(kind, data))
@@ -52,15 +67,22 @@ class Environment:
             self.write("frozen", reason="black friday")
 
 
-@pytest.fixture(params=["local", "fake"])
+@pytest.fixture(params=["local", "kube", "fake"])
 def kind(request: pytest.FixtureRequest) -> str:
     found: str = request.param
     return found
 
 
 @pytest.fixture
-def environment(kind: str) -> Environment:
-    return Environment(kind)
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with serving(KubeApi()) as api:
+        Argo(api)
+        yield Cluster("fake", "default", kubeconfig(tmp_path, api), patience=5.0)
+
+
+@pytest.fixture
+def environment(kind: str, cluster: Cluster) -> Environment:
+    return Environment(kind, cluster)
 
 
 @pytest.fixture
@@ -124,6 +146,7 @@ def test_an_answer_to_what_a_person_saw_hits_nothing_else(driver: RolloutDriver)
     assert driver.status()["state"] == "running"
 
 
+@pytest.mark.parametrize("kind", SHADOWING, indirect=True)
 def test_a_person_may_pass_the_shadow_phase(driver: RolloutDriver) -> None:
     """Nobody meets the canary before; then the first step begins."""
     driver.start("r-2", plan(shadow=True), by_hand=True, replace=False)
@@ -133,6 +156,7 @@ def test_a_person_may_pass_the_shadow_phase(driver: RolloutDriver) -> None:
     assert not driver.status()["shadow"]["running"]
 
 
+@pytest.mark.parametrize("kind", SHADOWING, indirect=True)
 def test_a_person_may_skip_or_end_a_shadow_phase(driver: RolloutDriver) -> None:
     """`--full` goes to 100 % from there too, and an abort leaves the champion."""
     driver.start("r-2", plan(shadow=True), by_hand=True, replace=False)
@@ -179,12 +203,12 @@ def test_replacing_nothing_is_starting(driver: RolloutDriver) -> None:
     assert begin(driver, replace=True) == "o-1"
 
 
-def test_the_champion_is_not_rolled_out_against_itself(kind: str, driver: RolloutDriver) -> None:
+def test_the_champion_is_not_rolled_out_against_itself(environment: Environment) -> None:
     """Nor anything where nobody serves yet."""
     with pytest.raises(Conflict):
-        begin(driver, "r-1")
+        begin(environment.driver, "r-1")
     with pytest.raises(Conflict, match="champion"):
-        begin(Environment(kind, champion=None).driver)
+        begin(Environment(environment.kind, environment.cluster, champion=None).driver)
 
 
 def test_a_refused_replacement_does_not_end_what_runs(driver: RolloutDriver) -> None:

@@ -57,7 +57,7 @@ def world(request: pytest.FixtureRequest, api: KubeApi, tmp_path: Path) -> Itera
 def _as(cluster: Cluster, manager: str, document: Document) -> Document:
     """Apply as somebody else."""
     query = {**kube._WRITING, "fieldManager": manager, "force": "true"}
-    path = cluster._path(CONFIG_MAP, document["metadata"]["name"])
+    path = cluster._path(cluster.kind_of(document), document["metadata"]["name"])
     request = kube._Request("PATCH", path, query, document, "application/apply-patch+yaml")
     return cluster._line.send(request, cluster._ask("patch", CONFIG_MAP)).document
 
@@ -106,15 +106,17 @@ def test_a_dry_run_says_what_would_be_and_changes_nothing(world: World) -> None:
 def test_containers_are_known_by_name_and_not_by_place(world: World) -> None:
     """Another manager's sidecar survives our apply."""
 
-    def pod(*containers: Document) -> Document:
-        return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": list(containers)}}
+    def app(*images: str) -> Document:
+        labels = {"app": "a"}
+        containers = [{"name": image.partition(":")[0], "image": image} for image in images]
+        template = {"metadata": {"labels": labels}, "spec": {"containers": containers}}
+        spec = {"replicas": 0, "selector": {"matchLabels": labels}, "template": template}
+        return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}, "spec": spec}
 
-    world.cluster.apply(pod({"name": "app", "image": "app:1"}, {"name": "side", "image": "side:1"}))
-    after = world.cluster.apply(pod({"name": "app", "image": "app:2"}, {"name": "side", "image": "side:1"}))
-    assert [(one["name"], one["image"]) for one in after["spec"]["containers"]] == [
-        ("app", "app:2"),
-        ("side", "side:1"),
-    ]
+    world.cluster.apply(app("main:1"))
+    world.other(app("side:1"))
+    after = world.cluster.apply(app("main:2"))["spec"]["template"]["spec"]["containers"]
+    assert {one["name"]: one["image"] for one in after} == {"main": "main:2", "side": "side:1"}
 
 
 def test_the_same_name_is_made_only_once(world: World) -> None:
@@ -262,6 +264,15 @@ def test_a_server_that_stumbles_is_asked_again(api: KubeApi, cluster: Cluster, s
     """Twice, then it works."""
     api.faults.append(Fault(lambda *_: True, status, times=2))
     assert cluster.create(config(a="1"))["data"] == {"a": "1"}
+
+
+def test_a_patch_that_fits_no_schema_is_not_tried_again(api: KubeApi, cluster: Cluster) -> None:
+    """A real server answers 500 to it, as if it could do better later."""
+    told = "failed to create typed patch object (/s; /v1, Kind=Service): .spec.prots: field not declared in schema"
+    api.faults.append(Fault(lambda *_: True, 500, times=1000, message=told))
+    with pytest.raises(Permanent, match="prots"):
+        cluster.apply(config())
+    assert len(api.requests) == 1
 
 
 def test_patience_ends(api: KubeApi, tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ volumeMounts:
 
 {{- define "tidegate.podAnnotations" -}}
 # A changed project starts the pods again.
-checksum/config: {{ sha256sum (index . 0).Values.project }}
+checksum/config: {{ printf "%s%s" (index . 0).Values.project (include "tidegate.collector" (index . 0)) | sha256sum }}
 {{- with (index . 2).podAnnotations }}
 {{ toYaml . }}
 {{- end }}

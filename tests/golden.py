@@ -13,7 +13,7 @@ from tidegate.core.project import Project, open_project
 from tidegate.pipelines.manifests import helm, render
 from tidegate.pipelines.manifests.from_config import Deployment
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent / "charts"
 CHARTS = HERE.parent.parent / "charts"
 NAMES = sorted(path.stem for path in (HERE / "values").glob("*.yaml"))
 NAMESPACE = "models"
@@ -51,11 +51,16 @@ def made(name: str) -> list[dict[str, Any]]:
 _CHART = {"platform": "tidegate", "model": "tidegate-model"}
 
 
-def kept(name: str) -> Path:
+def file(name: str) -> Path:
     """Where the manifests of a set are."""
     return HERE / "golden" / f"{name}.yaml"
 
 
+def kept(name: str) -> list[dict[str, Any]]:
+    """The committed manifests of a set."""
+    return render.documents(file(name).read_text())
+
+
 if __name__ == "__main__":
     for each in NAMES:
-        kept(each).write_text(render.text(made(each)))
+        file(each).write_text(render.text(made(each)))
