@@ -6,7 +6,7 @@ FOLDERS := api cli console core monitors pipelines registry rollouts serving
 STAMP := $(VENV)/.installed
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate/bin
 
-.PHONY: help setup demo test test-images ramps stories cluster guarantees road quick bench check lint types imports workflows helm charts picture simulate reference docs dist lock clean
+.PHONY: help setup demo test test-images ramps stories cluster guarantees road pods quick bench check lint types imports workflows helm charts picture simulate reference docs dist lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -47,6 +47,9 @@ cluster: setup ## the whole story on the cluster of TIDEGATE_TEST_KUBECONFIG; a 
 
 test-images: setup ## build, verify and run a real image; needs root, buildah, podman, runc, debootstrap, else skipped
 	$(BIN)/python -m pytest -m long tests/serving/image
+
+pods: setup ## the containers of our Workflows, in order, as processes of this machine; minutes
+	$(BIN)/python -m pytest -m long tests/pipelines/workflows
 
 quick: setup ## the tests that take seconds
 	$(BIN)/python -m pytest -n 2 -m "not slow and not long"

@@ -355,7 +355,10 @@ class Retraining:
         try:
             # Not by hand, whoever asked for the retrain: a freeze holds every rollout that nobody started.
             shipped = flows.deploy(self.environment, found, self.progress, wait=False, timeout=0.0, by_hand=False)
-        except (Conflict, Inconclusive) as error:
+        except TidegateError as error:
+            # A pod may lack what a rollout needs (an image that was pushed, helm, the right): then a person starts it.
+            if not isinstance(error, Conflict | Inconclusive) and not self.environment.on_cluster:
+                raise
             return Ended(waits, (*reasons, error.message), release, data, _start(release))
         if shipped.rollout is None:
             return Ended(waits, (*reasons, *shipped.reasons), release, data, shipped.hint or _start(release))

@@ -97,6 +97,7 @@ def test_test_files_have_names_of_their_own() -> None:
     """In one folder or another, `test_x.py` tests x; what pytest would not collect is no test."""
     names = [Path(name) for name in tracked() if name.startswith("tests/") and name.endswith(".py")]
     helpers = {
+        "argo.py",
         "closed_loop.py",
         "cluster_gateway.py",
         "cluster_world.py",

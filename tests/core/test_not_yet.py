@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from tidegate.core import not_yet as not_yet_module
 from tidegate.core.config import Config
 from tidegate.core.not_yet import not_yet
+
+if TYPE_CHECKING:
+    import pytest
 
 BASE: dict[str, Any] = {"model": "demand", "data": {"path": "data/train.csv", "target": "class"}}
 

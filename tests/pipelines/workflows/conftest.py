@@ -73,6 +73,7 @@ def build_site(written: Path, tmp_path: Path) -> Build:
         shutil.rmtree(root / ".tidegate")
         settings = root / ".dvc" / "config"
         settings.write_text(settings.read_text().replace(".tidegate/dvc-remote", f"{shared}/dvc").replace("../", ""))
+        (root / ".dvcignore").write_text("__pycache__\n")  # as `init` writes it
         file = root / "tidegate.yaml"
         file.write_text(file.read_text() + ENVIRONMENT.format(store=store, image=IMAGE))
         secret = {"MLFLOW_TRACKING_URI": f"sqlite:///{shared}/mlflow.db"}

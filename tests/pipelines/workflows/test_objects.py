@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,6 @@ from tidegate.pipelines.workflows.settings import Settings, repository, schedule
 
 ROOT = Path(__file__).resolve().parents[3]
 VALIDATE = ROOT.parent / "shared" / "tools" / "validate-manifests"
-GOLDEN = Path(__file__).with_name("golden")
 DIGEST = "sha256:" + "0" * 64
 CPU = Settings(
     model="demand",
@@ -108,15 +108,26 @@ def test_a_mistake_in_a_builder_is_caught_by_hera() -> None:
         argo.Synchronization(mutexes="tidegate-demand")  # type: ignore[arg-type]
 
 
+class Indented(yaml.SafeDumper):
+    """Writes lists as people do, a step further in than their key, and no anchors."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        """Further in, whatever is in it."""
+        del indentless
+        super().increase_indent(flow, indentless=False)
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Twice the same is written twice."""
+        del data
+        return True
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_objects_are_those_that_were_reviewed(name: str) -> None:
     """Written down as YAML, so that every change of them is seen; GOLDEN=write renews the files."""
-    import os
-
-    text = yaml.safe_dump_all(json.loads(json.dumps(documents(SETTINGS[name]))), sort_keys=True)
-    file = GOLDEN / f"{name}.yaml"
+    text = yaml.dump_all(documents(SETTINGS[name]), Dumper=Indented, width=120)
+    file = Path(__file__).with_name(f"objects-{name}.yaml")
     if os.environ.get("GOLDEN") == "write":
-        file.parent.mkdir(exist_ok=True)
         file.write_text(text)
     assert file.read_text() == text
 

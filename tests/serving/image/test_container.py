@@ -276,3 +276,39 @@ def test_the_same_release_gives_the_same_digest(
     """Built again from nothing."""
     monkeypatch.setenv(builders.OPTIONS, "--no-cache")
     assert package(project) == built
+
+
+def test_a_trainer_runs_the_steps_of_a_pod(project: Path, tmp_path: Path) -> None:
+    """Built from this environment, without a secret in a layer, and confined as its Workflow confines it."""
+    from tidegate.core import git
+    from tidegate.core.progress import Silent
+    from tidegate.core.project import open_project
+    from tidegate.pipelines import trainer_image
+    from tidegate.pipelines.environment import environment_for
+
+    environment = environment_for(open_project(project, "local"))
+    made = trainer_image.build(environment, Silent(), push=False)
+    try:
+        file = tmp_path / "image.tar"
+        builders.save(builders.find(), made.reference, file)
+        with archive.opened(file) as image:
+            assert image.digest == made.digest == environment.ledger.events()[-1].data["digest"]
+            assert MARK not in str(image.config)
+            everything = [(tar, member) for tar in image._tars for member in tar if member.isfile()]
+            assert [
+                m.name for tar, m in everything if MARK.encode() in getattr(tar.extractfile(m), "read", bytes)()
+            ] == []
+        git.git(project, "add", "--all")
+        git.git(project, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--message", "All")
+        command = ["podman", "run", "--rm", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+        command += [f"--tmpfs={path}:mode=1777" for path in ("/tmp", "/project", "/out")]  # noqa: S108 - inside it
+        command += ["--volume", f"{project}:/repository:ro", made.reference]
+        place = ["--repository", "/repository", "--into", "/project/work", "--out", "/out"]
+        done = subprocess.run(
+            [*command, "step", "contract", "--flow", "release", *place], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        version = run(*command, "--version")
+        assert version.startswith("tidegate ")
+    finally:
+        builders.remove(builders.find(), made.reference)

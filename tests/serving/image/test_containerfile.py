@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tidegate.serving.image.containerfile import Recipe, text
+from dataclasses import replace
+
+from tidegate.serving.image.containerfile import Recipe, text, trainer_text
 
 CPU = Recipe("python:3.11-slim", "3.11", "r-1f2e3d4c5b", {"dev.tidegate.release": "r-1f2e3d4c5b"})
 
@@ -53,3 +55,19 @@ def test_system_packages_leave_no_lists_and_no_logs() -> None:
 def test_a_label_is_quoted() -> None:
     """A quote or a dollar sign in a model's name is text, and never a command or a variable."""
     assert r'LABEL x="a\"b\$c"' in stages(Recipe("b", "3.11", "r-1", {"x": 'a"b$c'}))[1]
+
+
+def test_a_trainer_has_git_and_every_part_of_tidegate_but_no_secret() -> None:
+    """It runs as the same number; what met the index stays in the build stage."""
+    build, final = trainer_text(CPU).split(f"\nFROM {CPU.base}\n")
+    assert "--mount=type=secret,id=index" in build
+    assert "secret" not in final
+    assert "command -v git" in final
+    assert "USER 10001:10001" in final
+    assert final.rstrip().endswith('ENTRYPOINT ["tidegate"]')
+    assert "NVIDIA" not in final
+
+
+def test_a_trainer_for_gpus_asks_the_runtime_for_them() -> None:
+    """The libraries come with the training's own packages."""
+    assert 'NVIDIA_VISIBLE_DEVICES="all"' in trainer_text(replace(CPU, shared=True))
