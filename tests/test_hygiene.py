@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # Folders of tests that stand for something else than a folder of ours.
-SPECIAL = {"contracts", "journeys", "simulation", "cluster"}
+SPECIAL = {"charts", "contracts", "journeys", "simulation", "cluster"}
 
 
 def tracked() -> list[str]:
