@@ -381,8 +381,8 @@ GRAMMAR: Mapping[str, Callable[[State, Event], State]] = {
     "watched": _watched,  # window, until, outcome, share, lost, retrain (asked, reason), report: of live data
     "retrain_started": _retrain_started,  # retrain, reason, window (that asked; none if a person did)
     "retrain_ended": _retrain_ended,  # retrain, outcome, release, data (its md5), reasons
-    "frozen": lambda state, event: replace(state, frozen=event.data["reason"]),
-    "unfrozen": lambda state, _: replace(state, frozen=None),
+    "frozen": lambda state, event: replace(state, frozen=event.data["reason"]),  # reason: nothing automatic starts
+    "unfrozen": lambda state, _: replace(state, frozen=None),  # reason
 }
 
 
