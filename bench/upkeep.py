@@ -6,7 +6,8 @@ processor worked, and its peak memory, imports included. A user has 20 predictio
 
     python bench/upkeep.py [--rows 1000000]
 
-Goals, on two processors: finding in 5 s, compacting in 60 s, erasing in 60 s, each in 1 GB at most.
+Goals, in seconds of the processor: finding 5, compacting 20, erasing 20, each in 1 GB at most. Of these the clock takes
+about as many on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ STREAM = "demand.local"
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 FILES, LABEL_FILES, COLUMNS, EACH = 720, 12, 20, 20
-GOALS = {"find": 5.0, "compact": 60.0, "erase": 60.0}
+GOALS = {"find": 5.0, "compact": 20.0, "erase": 20.0}
 GIGABYTE = 1024.0
 
 
@@ -47,7 +48,8 @@ def main() -> int:
             command = [sys.executable, __file__, "--part", part, "--store", folder, "--rows", str(options.rows)]
             found[part] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     passed = all(
-        one["seconds"] <= GOALS[part.partition("_")[0]] and one["memory_mb"] <= GIGABYTE for part, one in found.items()
+        one["cpu_seconds"] <= GOALS[part.partition("_")[0]] and one["memory_mb"] <= GIGABYTE
+        for part, one in found.items()
     )
     print(json.dumps({"bench": "upkeep", "rows": options.rows, "goals": GOALS, **found, "ok": passed}))
     return 0 if passed else 1
