@@ -55,7 +55,7 @@ quick: setup ## the tests that take seconds
 	$(BIN)/python -m pytest -n 2 -m "not slow and not long"
 
 bench: setup ## the promised ratios; a quarter of an hour on a machine that does nothing else
-	@failed=0; for name in startup noop gateway serving capture judge judge_http ship labels drift; do $(BIN)/python bench/$$name.py || failed=1; done; exit $$failed
+	@failed=0; for name in startup noop gateway serving capture judge judge_http ship labels upkeep drift; do $(BIN)/python bench/$$name.py || failed=1; done; exit $$failed
 
 check: lint types imports workflows ## ruff, mypy --strict, import-linter, and what workflows are checked by
 

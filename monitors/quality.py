@@ -141,7 +141,7 @@ def window_quality(
         references: the metrics of each release on its holdout.
         now: the time of asking.
     """
-    rows = joined(connection, store, stream, since, until)
+    rows = _once(connection, joined(connection, store, stream, since, until))
     files = Predictions(store, stream).files(since, until)
     classes = _classes(connection, [store.location(file) for file in files])
     found, notes = [], []
@@ -158,6 +158,15 @@ def window_quality(
         found.append(judged(about, scored, groups, reference=reference, tolerance=tolerance, strays=strays))
     order = sorted(found, key=lambda one: (one.arm == "canary", -one.predictions))
     return WindowQuality(tuple(order), (*notes, *_unlike(found)))
+
+
+def _once(connection: DuckDBPyConnection, rows: DuckDBPyRelation) -> DuckDBPyRelation:
+    """What is asked of the rows, in a temporary table: every version is looked at, and each would be a join more."""
+    asked = rows.project(f"version, release, arm, label, value, probabilities, truth, {_GROUP} as place")
+    asked.create_view("quality_view")
+    connection.execute("create or replace temp table quality_rows as select * from quality_view")
+    connection.execute("drop view quality_view")
+    return connection.table("quality_rows")
 
 
 def judged(
@@ -310,7 +319,7 @@ def _scored(
 
 
 def _numbers(rows: DuckDBPyRelation) -> tuple[Scored | None, NDArray[np.int64], list[str]]:
-    found = rows.project(f"try_cast(truth as double) as truth, value, {_GROUP} as place").to_arrow_table()
+    found = rows.project("try_cast(truth as double) as truth, value, place").to_arrow_table()
     truth, value, place = (found[name].to_numpy() for name in ("truth", "value", "place"))
     import numpy as np
 
@@ -331,7 +340,7 @@ def _classified(rows: DuckDBPyRelation, names: tuple[str, ...]) -> tuple[Scored 
     listed = f"[{', '.join(map(text, names))}]"
     found = rows.project(
         f"list_position({listed}, truth) as truth, list_position({listed}, label) as label, probabilities,"
-        f"{_GROUP} as place, case when truth not in {listed} then truth end as word"
+        f"place, case when truth not in {listed} then truth end as word"
     ).to_arrow_table()
     truth, label = (found[name].to_numpy().astype(float) for name in ("truth", "label"))
     place = found["place"].to_numpy()

@@ -30,7 +30,13 @@ def _monitor(environment: Environment, progress: Progress) -> None:
     from tidegate.pipelines import alarm
     from tidegate.pipelines.steps import monitor
 
-    monitor.run_and_draw(environment, progress, alarm.decider(environment, progress))
+    monitor.run(environment, progress, alarm.decider(environment, progress))
+
+
+def _draw(environment: Environment, progress: Progress) -> None:
+    from tidegate.pipelines.steps import monitor
+
+    monitor.draw_newest(environment, progress)
 
 
 def _retrain(environment: Environment, progress: Progress) -> None:
@@ -58,6 +64,7 @@ def _upkeep(environment: Environment, _progress: Progress) -> None:
 ACTS: Final[Mapping[str, Act]] = MappingProxyType(
     {
         "aliases": _aliases,
+        "draw": _draw,
         "labels": _labels,
         "monitor": _monitor,
         "notify": _notify,

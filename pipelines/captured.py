@@ -61,7 +61,9 @@ def extend(environment: Environment, changed_since: str | None, now: datetime, p
     before = dvc_repo.verify_data(project)
     frame = read_frame(project.path(project.config.data.path))
     taken = _taken(environment, before.md5, len(frame))
-    rows = matured(environment, taken.until, now, most=None)
+    # The file keeps its length, so older rows than so many are dropped again; by a time column any row may be newest.
+    ordered = project.config.data.split.by == "time" and project.config.data.split.column is not None
+    rows = matured(environment, taken.until, now, most=None if ordered else taken.length)
     if not rows.truth:
         return DatasetRef(before.path, before.md5, len(frame))
     recent = None if changed_since is None else _recent(rows, datetime.fromisoformat(changed_since))

@@ -1,4 +1,4 @@
-"""The five-minute story, told with the real parts: a bad version is sent back, a good one is promoted.
+"""The five-minute story, told with the real parts: a bad version goes back, a good one stays, drift trains the next.
 
 It runs in a folder of its own with processes of its own, and leaves nothing behind.
 """
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from tidegate.core import git
 from tidegate.core.errors import TidegateError
 from tidegate.core.project import Project, open_project
-from tidegate.pipelines import flows, lineage, stack
+from tidegate.pipelines import demo_drift, flows, lineage, stack
 from tidegate.pipelines.environment import Environment, environment_for
 from tidegate.pipelines.example_request import bodies
 from tidegate.serving.deploy.local import free_port
@@ -45,6 +45,15 @@ _ROLLOUT = """\
     - {metric: latency, harm: {ratio: 1.1}, safe: {ratio: 1.9}}
 """
 
+# Windows as long as ten looks of the judge, instead of an hour; labels come within two seconds here, so they are final
+# after four. Two windows in a row, not three, since each is a quarter of a minute of waiting.
+_MONITOR = """\
+monitor:
+  window: 15s
+  drift: {windows: 2}
+  labels: {maturity: 4s}
+retrain: {data: telemetry, release: auto}
+"""
 _BAD_HOOK = '''\
 """A lookup behind the model. On the holdout it looks fine; in production it is slow, and it fails."""
 
@@ -88,23 +97,50 @@ class Demo:
         self._say("2  The first version goes through contract, training, gate and packaging, and is deployed.")
         self._chapter("first version", self._ship())
         self._say("3  The stack is up, and sticky users come: Envoy in front, one process for each version.")
-        with _running(self.root, self._environment), _traffic(self.root):
-            self._say("4  A challenger that looks fine offline, but is slow and fails in production.")
-            self._edit("max_iter: 40", "max_iter: 50")
-            self._hook(_BAD_HOOK)
-            self._chapter("slow and failing", self._ship())
-            self._say("5  The lookup is mended and the model trained a little longer.")
-            self._edit("max_iter: 50", "max_iter: 60")
-            self._hook(_GOOD_HOOK)
-            self._chapter("mended", self._ship())
-            self._say("6  Where does one prediction come from?")
-            traced = self._trace()
+        with _running(self.root, self._environment):
+            with _traffic(self.root):
+                self._two_challengers()
+            with _traffic(self.root, "--rows", str(self._dimmed_digits()), "--labels"):
+                self._drift()
+                self._say("9  Where does one prediction come from?")
+                traced = self._trace()
         return {
             "kind": "demo",
             "chapters": self.chapters,
             "lineage": traced,
             "seconds": round(time.monotonic() - began, 1),
         }
+
+    def _two_challengers(self) -> None:
+        self._say("4  A challenger that looks fine offline, but is slow and fails in production.")
+        self._edit("max_iter: 40", "max_iter: 50")
+        self._hook(_BAD_HOOK)
+        self._chapter("slow and failing", self._ship())
+        self._say("5  The lookup is mended and the model trained a little longer.")
+        self._edit("max_iter: 50", "max_iter: 60")
+        self._hook(_GOOD_HOOK)
+        self._chapter("mended", self._ship())
+
+    def _drift(self) -> None:
+        """The world changes; from here on everything is done by `up`."""
+        environment, progress = self._environment, self.progress
+        self._say(
+            "6  The world changes: images come a third as bright, their true digits some seconds later.\n"
+            "   Nobody types a command from here on. The monitor looks at every 15 seconds of traffic."
+        )
+        retrain = demo_drift.asked(environment, progress)
+        self._say(
+            "7  Two windows in a row are reason enough, and no brake is on (cooldown, budget, freeze). The loop\n"
+            "   trains on the recorded images with their digits; the result must beat the champion on rows new to both."
+        )
+        progress.note(f"   {retrain.reason}")
+        retrain = demo_drift.ended(environment, progress)
+        for reason in retrain.reasons:
+            progress.note(f"   - {reason}")
+        self._say(
+            "8  Better offline is not enough: the new version has to prove itself on users, as the others had to."
+        )
+        self._chapter("trained by itself", demo_drift.judged(environment, retrain, progress, _TIMEOUT))
 
     def _say(self, text: str) -> None:
         self.progress.note(f"\n{text}")
@@ -125,9 +161,15 @@ class Demo:
         init(self.root, source, "digit", progress=self.progress)
         config = self.root / "tidegate.yaml"
         text = config.read_text(encoding="utf-8").replace("max_iter: 200", "max_iter: 40")
+        text = text.replace("  runtime: onnx\n", "  runtime: onnx\n  capture: {flush: 2s}\n")
         ports = f"advanced: {{block: 2s, gateway_port: {free_port()}, console_port: {free_port()}}}\n"
-        config.write_text(text + _ROLLOUT + ports, encoding="utf-8")
+        config.write_text(text + _ROLLOUT + _MONITOR + ports, encoding="utf-8")
         self._commit("Start")
+
+    def _dimmed_digits(self) -> Path:
+        file = self.root.parent / "dimmed.csv"
+        _write_digits(file, demo_drift.dimmed)
+        return file
 
     def _edit(self, before: str, after: str) -> None:
         path = self.root / "tidegate.yaml"
@@ -183,15 +225,18 @@ def _until_logged(environment: Environment, prediction: str) -> dict[str, Any]:
             time.sleep(0.2)
 
 
-def _write_digits(path: Path) -> None:
+def _write_digits(path: Path, change: Callable[[Any], Any] = lambda images: images) -> None:
+    """The images as rows, or what `change` makes of them: as many of each image, in their order."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
+    images = change(digits.data)
+    truths = digits.target.repeat(len(images) // len(digits.target))
     names = [f"pixel_{row}_{column}" for row in range(8) for column in range(8)]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*names, "digit"])
-        for pixels, digit in zip(digits.data, digits.target, strict=True):
+        for pixels, digit in zip(images, truths, strict=True):
             writer.writerow([*(int(pixel) for pixel in pixels), int(digit)])
 
 
@@ -225,9 +270,9 @@ def _start(root: Path) -> None:
 
 
 @contextmanager
-def _traffic(root: Path) -> Iterator[None]:
+def _traffic(root: Path, *options: str) -> Iterator[None]:
     """`tidegate dev traffic` in the background, ended by its pid."""
-    rates = ["--rps", str(_REQUESTS_PER_SECOND), "--users", str(60 * _USERS_PER_SECOND), "--for", "10m"]
+    rates = ["--rps", str(_REQUESTS_PER_SECOND), "--users", str(60 * _USERS_PER_SECOND), "--for", "20m", *options]
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(_tidegate(root, "dev", "traffic", *rates), stdout=quiet, stderr=quiet, env=os.environ)
     try:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # A window's records are complete a flush interval after its end, and flushing takes a moment itself.
 _GRACE: Final = 3.0
 _UPKEEP_SECONDS: Final = 3600.0
+# Evidently's page takes ten seconds of a processor, which short windows would not leave to anybody else.
+_DRAW_SECONDS: Final = 60.0
 _FIRST_SECONDS: Final = {"labels": 60.0, "monitor": 60.0, "upkeep": 300.0}
 # An act that the ledger still wants right after it ended has failed: it is not started again at once.
 _AGAIN_SECONDS: Final = 30.0
@@ -54,6 +56,7 @@ class Schedule:
     _running: dict[str, tuple[str, subprocess.Popen[bytes]]] = field(default_factory=dict)
     _last: dict[str, float] = field(default_factory=dict)
     _told: int = -1
+    _drawn: str | None = None
     _born: float = 0.0
 
     def __post_init__(self) -> None:
@@ -70,6 +73,8 @@ class Schedule:
                 self.note(f"`tidegate step {name}` ended with exit code {code}; its own words are above.")
         if state.champion is None:
             return
+        if self._drawn is None:
+            self._drawn = state.watched.since if state.watched else ""
         if "messages" not in self._running and self._has_news(state):
             self._begin("messages", "notify")
             self._told = state.length
@@ -78,6 +83,8 @@ class Schedule:
         due = self._due(state) if "work" not in self._running else None
         if due is not None:
             self._begin("work", due)
+        if due == "draw" and state.watched is not None:
+            self._drawn = state.watched.since
 
     def stop(self) -> None:
         """End what runs; a retrain is taken up again by the next `up`."""
@@ -96,11 +103,15 @@ class Schedule:
     def _due(self, state: State) -> str | None:
         """The most urgent act whose time has come."""
         config, now = self.environment.project.config, self.clock()
-        if self._passed("monitor", config.monitor.window, _delay(config)):
-            return "monitor"
+        # First: where a look takes as long as a window (a busy machine), windows alone would fill the lane for ever.
         if self._wants_retrain(state, now):
             return "retrain"
-        return "upkeep" if self._passed("upkeep", _UPKEEP_SECONDS, 0.0) else None
+        if self._passed("monitor", config.monitor.window, _delay(config)):
+            return "monitor"
+        if self._passed("upkeep", _UPKEEP_SECONDS, 0.0):
+            return "upkeep"
+        undrawn = state.watched is not None and state.watched.since != self._drawn
+        return "draw" if undrawn and now - self._last.get("draw", 0.0) >= _DRAW_SECONDS else None
 
     def _passed(self, name: str, every: float, delay: float) -> bool:
         """Whether an end of an interval, counted from 1970, lies between its last start and now.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def demo(
     keep: Annotated[Path | None, typer.Option(help="Keep the project in this new folder, to look around in.")] = None,
 ) -> None:
-    """Ship a model, send a bad version back, promote a good one: real parts, no downloads, about four minutes."""
+    """A bad version is sent back, a good one promoted, and drift answered: real parts, no downloads, five minutes."""
     from tidegate.core.errors import ExitCode, UsageError
     from tidegate.pipelines.demo import Demo
 
@@ -39,7 +39,7 @@ def demo(
         shutil.rmtree(folder, ignore_errors=True)
     t.show(document, lambda console: _print(console, document, keep))
     decisions = [chapter["rollout"]["decision"] for chapter in document["chapters"]]
-    if decisions != ["deployed", "rollback", "promote"]:
+    if decisions != ["deployed", "rollback", "promote", "promote"]:
         raise typer.Exit(ExitCode.INCONCLUSIVE)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +14,7 @@ from tidegate.cli.terminal import duration, terminal
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tidegate.pipelines.environment import Environment
     from tidegate.serving.traffic import TrafficReport
 
 app = typer.Typer(help="Tools for trying things out on this machine.", no_args_is_help=True)
@@ -28,11 +31,11 @@ def traffic(
     users: Annotated[float, typer.Option(help="New users a minute; they come back.", min=0.1)] = 9000,
     length: Annotated[str | None, typer.Option("--for", help="How long: 30s, 5m; default: until Ctrl-C.")] = None,
     labels: Annotated[bool, typer.Option("--labels", help="Keep the true label of every answer, too.")] = False,
+    rows: Annotated[Path | None, typer.Option(help="Send the rows of this CSV or Parquet file instead.")] = None,
 ) -> None:
     """Send steady load from the holdout to the local gateway: new users keep coming, and come back."""
     from tidegate.pipelines import stack
     from tidegate.pipelines.environment import environment_for
-    from tidegate.pipelines.example_request import labelled
     from tidegate.pipelines.true_labels import TrueLabels
     from tidegate.serving.gateway.state import GatewaySettings
     from tidegate.serving.traffic import TrafficPlan, make_traffic
@@ -43,11 +46,11 @@ def traffic(
     config = t.project.config
     gateway = stack.status(environment)["gateway"]
     keys = GatewaySettings.from_config(config, t.project.root).api_keys
-    rows = labelled(environment)
-    truths = TrueLabels(environment, [truth for _, truth in rows]) if labels else None
+    bodies, truth = _rows(environment, rows, labels=labels)
+    truths = TrueLabels(environment, truth) if labels else None
     plan = TrafficPlan(
         gateway,
-        [body for body, _ in rows],
+        bodies,
         rps=rps,
         users_per_minute=users,
         seconds=seconds,
@@ -63,6 +66,21 @@ def traffic(
         report = make_traffic(plan, lambda so_far: task.advance(1, told.counts(so_far)))
     kept = truths.kept if truths else None
     t.show({**report.to_json(), "labels": kept}, lambda console: _print(console, report, kept))
+
+
+def _rows(environment: Environment, file: Path | None, *, labels: bool) -> tuple[Sequence[bytes], Sequence[Any]]:
+    """What is sent, and its truth; nothing of that where nobody asks for labels and the file has none."""
+    from tidegate.core.errors import UsageError
+    from tidegate.pipelines.example_request import labelled, of_file
+
+    if file is None:
+        known = labelled(environment)
+        return [body for body, _ in known], [truth for _, truth in known]
+    bodies, truth = of_file(environment, file)
+    if labels and truth is None:
+        target = environment.project.config.data.target
+        raise UsageError(f"{file} has no column {target!r}, so its true labels are not known.", "Leave out --labels.")
+    return bodies, truth or ()
 
 
 class _Told:

@@ -68,6 +68,14 @@ def run_and_draw(environment: Environment, progress: Progress, decide: Decide) -
     return found
 
 
+def draw_newest(environment: Environment, progress: Progress) -> None:
+    """Evidently's report of the newest window that was looked at, unless there is one, or nothing to draw."""
+    watched = environment.state().watched
+    document = read_report(environment, watched.report) if watched is not None else {}
+    if document.get("columns") and "evidently" not in document:
+        draw(environment, document, progress)
+
+
 def due(environment: Environment, now: datetime) -> list[Window]:
     """The windows that are over and not in the ledger yet."""
     from tidegate.serving.telemetry import Predictions

@@ -18,8 +18,8 @@ from tidegate.serving.service.records import (
     fixed_fields,
     label_text,
     metadata_of,
+    name_hash,
     text_hash,
-    unit_hash,
 )
 from tidegate.serving.service.schema import Row
 
@@ -94,6 +94,7 @@ class Recorder:
         """One Arrow row for each row of the requests, in their order."""
         import pyarrow as pa
 
+        salt = self._salt
         ids, at, units, callers, arms, statuses, seconds, rows, names, answers = zip(*requests, strict=True)
         counts = [len(one) for one in rows]
         total = sum(counts)
@@ -103,7 +104,7 @@ class Recorder:
             if total == len(ids)
             else [one for i, n in zip(ids, counts, strict=True) for one in _numbered(i, n)],
             "at": (np.array(_spread(at, counts)) * 1e6).round().astype("datetime64[us]"),
-            "unit": _spread([self._unit(one) if one else None for one in units], counts) if any(units) else None,
+            "unit": _spread([name_hash(salt, one) if one else None for one in units], counts) if any(units) else None,
             "caller": self._callers(callers, rows, names),
             "arm": _spread(arms, counts),
             "release": pa.repeat(self._release, total),
@@ -115,9 +116,6 @@ class Recorder:
         fixed = [self._array(name, values, total) for name, values in found.items()]
         cells = list(zip(*(row for one in rows for row in one), strict=True))
         return pa.RecordBatch.from_arrays([*fixed, *self._cells(cells)], schema=self.schema)
-
-    def _unit(self, name: bytes) -> int:
-        return unit_hash(self._salt, name.decode("utf-8", "surrogateescape"))
 
     def _callers(
         self, headers: Sequence[bytes], rows: Sequence[Sequence[Row]], names: Sequence[Sequence[Any] | None]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 
 import pytest
 
@@ -29,5 +31,28 @@ def test_the_users_code_meets_the_collector_it_knows() -> None:
     with collector.seldom():
         with collector.usual():
             assert gc.get_threshold() == before
+            assert gc.get_freeze_count()
         assert gc.get_threshold() > before
-    gc.unfreeze()
+
+
+def test_what_was_imported_is_taken_down_when_the_process_ends() -> None:
+    """A library that says aloud what outlives it (DuckDB) has nothing to say after two trainings in one process."""
+    program = """
+import duckdb
+from tidegate.pipelines import collector
+with collector.seldom(), collector.usual():
+    pass
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+def test_what_a_caller_froze_stays_frozen() -> None:
+    """A server that left its libraries out of collections keeps them out."""
+    gc.freeze()
+    try:
+        with collector.usual():
+            pass
+        assert gc.get_freeze_count()
+    finally:
+        gc.unfreeze()

@@ -90,6 +90,11 @@ def asked(environment: Environment) -> None:
     tell(environment, "watched", **times, outcome="no_drift", lost=True, retrain=retrain)
 
 
+def answered(environment: Environment) -> None:
+    tell(environment, "retrain_started", retrain="t-1", reason="x", window="2026-03-01T11:00:00+00:00")
+    tell(environment, "retrain_ended", retrain="t-1", outcome="kept", reasons=[])
+
+
 def test_nothing_is_watched_before_there_is_a_champion(environment: Environment) -> None:
     """Nobody answers, so nobody is asked."""
     assert Loop(environment).after(180) == []
@@ -121,9 +126,34 @@ def test_a_window_that_asked_gets_its_retrain_and_a_freeze_stops_it(loop: Loop) 
     assert "retrain" not in loop.after(5)
     tell(loop.environment, "unfrozen", reason="it went well")
     assert "retrain" in loop.after(1)
-    tell(loop.environment, "retrain_started", retrain="t-1", reason="x", window="2026-03-01T11:00:00+00:00")
-    tell(loop.environment, "retrain_ended", retrain="t-1", outcome="kept", reasons=[])
+    answered(loop.environment)
     assert "retrain" not in loop.after(30)
+
+
+def test_a_retrain_comes_before_the_next_window(loop: Loop) -> None:
+    """On a machine so busy that a look takes as long as a window, windows must not keep it waiting for ever."""
+    assert "monitor" in loop.after(65, end=False)
+    asked(loop.environment)
+    loop.now += 3600
+    assert "monitor" not in loop.after(0.5)
+    assert loop.started[-1][0] == "retrain"
+    answered(loop.environment)
+    assert loop.after(0.5) == ["notify", "monitor"]
+
+
+def test_a_window_is_drawn_once_and_after_what_is_more_urgent(loop: Loop) -> None:
+    """Drawing takes longer than judging: at most once a minute, never before a retrain, and the newest window only."""
+    assert "draw" not in loop.after(5)
+    asked(loop.environment)
+    assert "draw" not in loop.after(0.5)
+    answered(loop.environment)
+    assert "draw" in loop.after(1)
+    assert "draw" not in loop.after(50)
+    later = {"asked": False, "reason": "nothing drifted"}
+    for minute in (30, 40):
+        times = {"window": f"2026-03-01T12:{minute - 10}:00+00:00", "until": f"2026-03-01T12:{minute}:00+00:00"}
+        tell(loop.environment, "watched", **times, outcome="no_drift", lost=None, retrain=later)
+    assert loop.after(20).count("draw") == 1
 
 
 def test_a_killed_retrain_is_taken_up_unless_somebody_is_at_it(loop: Loop) -> None:
@@ -144,8 +174,8 @@ def test_an_act_that_fails_is_said_and_does_not_come_back_at_once(loop: Loop) ->
 
 def test_every_act_is_a_step_that_the_command_line_knows(environment: Environment, cli: Any) -> None:
     """The names that the schedule uses are those that `tidegate step` has."""
-    assert {"labels", "retrain", "notify", "upkeep"} <= set(ACTS)
-    for name in ("retrain", "notify", "upkeep"):
+    assert {"labels", "monitor", "draw", "retrain", "notify", "upkeep"} <= set(ACTS)
+    for name in ("draw", "retrain", "notify", "upkeep"):
         assert cli("step", name, cwd=environment.project.root).exit_code == 0
 
 
