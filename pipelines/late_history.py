@@ -84,15 +84,14 @@ def measured(environment: Environment, champion: str) -> dict[str, Measured]:
 
 def _exposed(environment: Environment, champion: str, age: float) -> Iterator[Exposure]:
     """The first prediction of each user who is old enough, newest users first."""
-    import duckdb
-
     from tidegate.rollouts.blocks import Exposed
     from tidegate.rollouts.late_reading import Exposure
     from tidegate.serving.labels import answered
+    from tidegate.serving.small_reads import small_connection
 
     until = datetime.fromtimestamp(time.time() - age, UTC)
     block = environment.project.config.advanced.block
-    with duckdb.connect(config={"threads": 1, "memory_limit": "512MB"}) as connection:
+    with small_connection("What became of the champion's users") as connection:
         known = answered(connection, environment.store, environment.stream, until - timedelta(days=_DAYS), until)
         rows = (
             known.filter(f"release = '{champion}' and unit is not null and arm is not null")

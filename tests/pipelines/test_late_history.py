@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from tidegate.core.errors import Inconclusive
+from tidegate.core.errors import Inconclusive, Temporary
 from tidegate.core.project import open_project
 from tidegate.pipelines import late_history
 from tidegate.pipelines.environment import Environment, environment_for
 from tidegate.serving.labels import ingest_labels, ingest_outcomes
-from tidegate.serving.telemetry import salt_of, unit_hash, write_records
+from tidegate.serving.telemetry import Predictions, salt_of, unit_hash, write_records
 
 CONFIG = """
 version: 1
@@ -88,6 +88,25 @@ def test_means_are_winsorised_and_conversions_counted(tmp_path: Path) -> None:
     assert found["revenue"].variance == pytest.approx(1.0)
     assert found["conversion"].value == pytest.approx(21 / 102)
     assert {one.delay for one in found.values()} == {300.0}
+
+
+def test_a_record_file_that_is_compacted_meanwhile_is_worth_another_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was listed and is gone when it is opened."""
+    where = environment(tmp_path, "accuracy")
+    serve(where, 100)
+    listed = Predictions.files
+
+    def gone(self: Predictions, since: datetime, until: datetime) -> list[str]:
+        found = listed(self, since, until)
+        for file in found:
+            self.store.delete(file)
+        return found
+
+    monkeypatch.setattr(Predictions, "files", gone)
+    with pytest.raises(Temporary, match="champion's users cannot be read now"):
+        late_history.measured(where, "r-1")
 
 
 def test_an_own_function_says_what_it_is_by_its_answers(tmp_path: Path) -> None:
