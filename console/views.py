@@ -167,6 +167,7 @@ _SENTENCES: Final[Mapping[str, Callable[[Mapping[str, Any], State], tuple[str, L
     "watched": _watched,
     "retrain_started": lambda _data, _state: ("Retrain began", "open"),
     "retrain_ended": _retrained,
+    "erased": lambda data, _: (f"A user was erased: {data['predictions']:,} predictions", "plain"),
     "frozen": lambda _data, _state: ("Automatic retrains and rollouts were stopped", "open"),
     "unfrozen": lambda _data, _state: ("Automatic retrains and rollouts go on", "good"),
 }
