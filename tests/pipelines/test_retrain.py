@@ -345,6 +345,30 @@ def test_going_back_that_comes_too_late_is_no_leave_to_train(root: Path, cli: An
     assert "retrain.cooldown is 6h" in one.reasons[0]
 
 
+def test_a_former_champion_that_stops_winning_leads_to_no_training(root: Path, cli: Any) -> None:
+    """The window asked for it alone, and labels that came since say otherwise: the ledger tells both."""
+    record(root, 2_000, flipped=True, minutes_ago=600)
+    second = cli("retrain", "--json", cwd=root).json
+    assert second["outcome"] == "registered", second
+    environment(root).ledger.append(lambda _: Draft("deployed", {"release": second["release"]}))
+    record(root, 1_000, flipped=True, seed=2, minutes_ago=50)
+    now = datetime.now(UTC).isoformat()
+    better = {"asked": True, "reason": "version 1 is better", "former": True, "trains": False}
+    watched = {"window": now, "until": now, "outcome": "no_drift", "lost": None, "retrain": better}
+    environment(root).ledger.append(lambda _: Draft("watched", watched))
+    csv = data(root)
+    assert cli("step", "retrain", cwd=root).exit_code == 0
+    state = environment(root).state()
+    one = state.retrains[-1]
+    assert (one.outcome, one.release, one.data, one.trained) == ("nothing_new", None, None, False)
+    assert one.reasons[0] == "no former champion is better any more, and nothing else asked for a training"
+    assert "version 1 has accuracy" in one.reasons[1]
+    assert (state.champion, sorted(state.versions.values())) == (second["release"], [1, 2])
+    assert csv.equals(data(root))
+    assert cli("step", "retrain", cwd=root).exit_code == 0
+    assert len(environment(root).state().retrains) == len(state.retrains)
+
+
 def test_lost_quality_is_seen_asked_about_and_answered(root: Path, cli: Any) -> None:
     """The whole loop by the two acts that `up` starts: windows of a flipped world, then the retrain they ask for."""
     change(root, "monitor: {", "monitor: {window: 10m, drift: {windows: 2}, ")
