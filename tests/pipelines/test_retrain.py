@@ -227,6 +227,52 @@ def test_only_rows_from_since_the_world_changed_are_kept_where_that_is_known(roo
     assert len(pd.concat([data(root)]).drop_duplicates()) == 900
 
 
+def test_rows_are_taken_once_whoever_edits_the_file_in_between(root: Path) -> None:
+    """Neither those that are still in it nor those that a person deleted come again; whoever goes back gets all."""
+    where, now = environment(root), datetime.now(UTC)
+    first = data(root)
+    record(root, 400, flipped=False, seed=1, minutes_ago=600)
+    captured.extend(where, None, now, Silent())
+    extended = data(root)
+    recorded = extended[~extended["price"].isin(first["price"])]
+    assert len(recorded) == 400
+    deleted = recorded.iloc[:30]
+    edit(root, extended[~extended["price"].isin(deleted["price"])])
+    assert captured.extend(where, None, now, Silent()).rows == 870
+    record(root, 50, flipped=False, seed=3, minutes_ago=0.5)
+    notes: list[str] = []
+    again = captured.extend(where, None, now + timedelta(minutes=5), Noting(notes))
+    after = data(root)
+    assert (again.rows, after["price"].is_unique) == (900, True)
+    assert not after["price"].isin(deleted["price"]).any()
+    assert after["price"].isin(recorded["price"]).sum() == 370
+    assert "was changed by hand" in notes[0]
+    edit(root, first)
+    captured.extend(where, None, now + timedelta(minutes=5), Silent())
+    assert (data(root)["price"].isin(recorded["price"]).sum(), data(root)["price"].is_unique) == (400, True)
+
+
+class Noting(Silent):
+    """Keeps what is said."""
+
+    def __init__(self, notes: list[str]) -> None:
+        self.notes = notes
+
+    def note(self, text: str) -> None:
+        """Keep the line."""
+        self.notes.append(text)
+
+
+def edit(root: Path, frame: pd.DataFrame) -> None:
+    """A person writes the file anew and records it with DVC itself."""
+    from tidegate.pipelines import dvc_repo
+
+    file = root / "data" / "train.csv"
+    file.unlink()
+    frame.to_csv(file, index=False)
+    dvc_repo.add(root, file)
+
+
 def test_rows_that_a_model_learnt_from_are_not_asked_about(root: Path) -> None:
     """The champion's own training rows come back as requests: nothing is left to compare on."""
     rows = data(root)
