@@ -37,7 +37,10 @@ COLUMN_WORDS: Final[Mapping[str, str]] = {
     "new_category": "new category",
     "too_few_rows": "too few rows",
     "no_reference": "nothing to compare with",
+    "not_comparable": "recorded in another way",
 }
+# Neither good nor bad: nobody can tell.
+_UNTOLD: Final = frozenset({"too_few_rows", "no_reference", "not_comparable"})
 _MARKS: Final[Mapping[str, str]] = {
     "missing_column": "M",
     "all_null": "N",
@@ -45,6 +48,7 @@ _MARKS: Final[Mapping[str, str]] = {
     "new_category": "C",
     "too_few_rows": "?",
     "no_reference": "?",
+    "not_comparable": "?",
 }
 RETRAIN_WORDS: Final[Mapping[str | None, str]] = {
     None: "runs",
@@ -316,7 +320,7 @@ def _size(column: Mapping[str, Any] | None) -> float:
         return 0.0
     value, floor, threshold = (number(column.get(one)) for one in ("value", "floor", "threshold"))
     if value is None:
-        return 0.0 if outcome_of(column) in {"ok", "too_few_rows", "no_reference"} else 1.0
+        return 0.0 if outcome_of(column) in {"ok", *_UNTOLD} else 1.0
     return max(0.0, value - (floor or 0.0)) / (threshold or 1.0)
 
 
@@ -350,7 +354,7 @@ def _bar(column: Mapping[str, Any]) -> Bar:
     value, floor, threshold = (number(column.get(one)) for one in ("value", "floor", "threshold"))
     outcome, limit = outcome_of(column), (floor or 0.0) + (threshold or 0.0)
     scale = LIMIT / max(limit, 1e-12)
-    look: Look = "good" if outcome == "ok" else "plain" if outcome in {"too_few_rows", "no_reference"} else "bad"
+    look: Look = "good" if outcome == "ok" else "plain" if outcome in _UNTOLD else "bad"
     return Bar(
         str(column["name"]),
         str(column.get("method") or ""),

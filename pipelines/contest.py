@@ -29,6 +29,7 @@ from tidegate.serving.service.records import INPUT, label_text
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from duckdb import DuckDBPyConnection
     from numpy.typing import NDArray
 
     from tidegate.core.progress import Progress
@@ -73,6 +74,7 @@ def matured(environment: Environment, since: datetime | None, now: datetime, mos
     if since is None or since >= until:
         return Matured((), (), ())
     with duckdb.connect() as connection:
+        since = _as_they_came(environment, connection, since, until)
         rows = joined(connection, environment.store, environment.stream, since, until).filter("truth is not null")
         rows = rows.order('"at" desc, id')
         table = (rows if most is None else rows.limit(most)).to_arrow_table()
@@ -80,6 +82,19 @@ def matured(environment: Environment, since: datetime | None, now: datetime, mos
     columns = {name.removeprefix(INPUT): table[name].to_pylist() for name in names}
     inputs = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return Matured(inputs, table["truth"].to_pylist(), table["at"].to_pylist())
+
+
+def _as_they_came(
+    environment: Environment, connection: DuckDBPyConnection, since: datetime, until: datetime
+) -> datetime:
+    """From when on every column that a model sees was recorded as it came: a hash asks a model something else."""
+    from tidegate.serving.telemetry import Predictions
+
+    unseen = set(environment.project.config.data.drop)
+    for one in Predictions(environment.store, environment.stream).captured(connection, since, until):
+        if (one.hidden.exclude | one.hidden.hash) - unseen:
+            since = max(since, one.last + timedelta(microseconds=1))
+    return since
 
 
 def newest(environment: Environment, windows: int, now: datetime) -> Matured:

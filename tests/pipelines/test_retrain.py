@@ -21,7 +21,7 @@ from tidegate.pipelines import captured, contest, retrain
 from tidegate.pipelines.environment import Environment, environment_for
 from tidegate.registry.ledger import Draft
 from tidegate.serving.labels import ingest_labels
-from tidegate.serving.telemetry import write_records
+from tidegate.serving.telemetry import Hidden, write_records
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +61,15 @@ def environment(root: Path) -> Environment:
     return environment_for(open_project(root))
 
 
-def record(root: Path, rows: int, *, flipped: bool, seed: int = 1, minutes_ago: float = 120.0) -> None:
+def record(
+    root: Path,
+    rows: int,
+    *,
+    flipped: bool,
+    seed: int = 1,
+    minutes_ago: float = 120.0,
+    hidden: Hidden | None = None,
+) -> None:
     """Requests of the last hours with labels; in a flipped world a high price means class 0."""
     random = np.random.default_rng(seed)
     begin = datetime.now(UTC).replace(tzinfo=None) - timedelta(minutes=minutes_ago)
@@ -75,11 +83,13 @@ def record(root: Path, rows: int, *, flipped: bool, seed: int = 1, minutes_ago: 
     for k in range(rows):
         name = f"p{seed}-{k}"
         at = begin + timedelta(minutes=0.9 * minutes_ago * k / rows)
-        inputs = {"input.price": float(price[k]), "input.volume": int(volume[k]), "input.city": str(city[k])}
+        town = f"{k % 3}{'0' * 31}" if hidden is not None and hidden.hash else str(city[k])
+        inputs = {"input.price": float(price[k]), "input.volume": int(volume[k]), "input.city": town}
         fixed = {"arm": "stable", "release": served, "version": 1, "status": 200, "seconds": 0.01, "label": "1"}
         records.append({"id": name, "at": at, **fixed, **inputs})
         labels.append({"prediction_id": name, "label": str(truth[k])})
-    write_records(where.store, where.stream, records, classes=[0, 1], task="classification", writer=f"w{seed}")
+    said: dict[str, Any] = {"classes": [0, 1], "task": "classification", "writer": f"w{seed}", "hidden": hidden}
+    write_records(where.store, where.stream, records, **said)
     ingested = ingest_labels(where.store, where.stream, labels, datetime.now(UTC))
     assert ingested.accepted == rows
 
@@ -250,6 +260,17 @@ def test_rows_are_taken_once_whoever_edits_the_file_in_between(root: Path) -> No
     edit(root, first)
     captured.extend(where, None, now + timedelta(minutes=5), Silent())
     assert (data(root)["price"].isin(recorded["price"]).sum(), data(root)["price"].is_unique) == (400, True)
+
+
+def test_rows_that_were_recorded_as_hashes_are_neither_learnt_from_nor_asked_about(root: Path) -> None:
+    """`serve.capture.hash` was in force for a while: what came as it was since then counts."""
+    record(root, 300, flipped=False, seed=1, minutes_ago=600, hidden=Hidden.of([], ["city"]))
+    record(root, 200, flipped=False, seed=2, minutes_ago=50, hidden=Hidden())
+    rows = contest.matured(environment(root), None, datetime.now(UTC))
+    assert len(rows.truth) == 200
+    assert {row["city"] for row in rows.inputs} == {"oslo", "rome", "lima"}
+    captured.extend(environment(root), None, datetime.now(UTC), Silent())
+    assert set(data(root)["city"].dropna()) == {"oslo", "rome", "lima"}
 
 
 class Noting(Silent):
