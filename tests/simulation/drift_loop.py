@@ -190,7 +190,7 @@ class Loop:
         self.events.append(Event(len(self.events), _hour(hour), kind, "loop", data))
 
 
-def compare(one: Scored, champion: Scored, confidence: float) -> tuple[float, float, float, float]:
+def compare(one: Scored, champion: Scored, confidence: float, _rows: Any) -> tuple[float, float, float, float]:
     """Accuracy of both, and the paired bootstrap's advantage."""
     frame = pd.DataFrame(index=range(len(one.truth)))
     found = advantage(ACCURACY, one, champion, frame, confidence)
