@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FOLDERS := api cli console core monitors pipelines registry rollouts serving
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-images ramps guarantees road quick bench check lint types imports workflows picture simulate dist lock clean
+.PHONY: help setup demo test test-images ramps stories guarantees road quick bench check lint types imports workflows picture simulate reference docs dist lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -26,17 +26,20 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup ## the five-minute story on real data
 	$(BIN)/tidegate demo
 
-test: setup ## every test
+test: setup ## every test but the longest, which have targets of their own
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-ramps: setup ## whole ramps, by simulation and once by labels and outcomes through the gateway; minutes
-	$(BIN)/python -m pytest -n 2 -m long tests/simulation tests/journeys/test_late_metrics.py --ignore tests/simulation/test_drift_guarantees.py
+ramps: setup ## whole ramps by simulation; a minute
+	$(BIN)/python -m pytest -n 2 -m long tests/simulation --ignore tests/simulation/test_drift_guarantees.py
+
+stories: setup ## the tutorial, and the longer stories of people and processes; some minutes
+	$(BIN)/python -m pytest -n 2 -m long tests/journeys --ignore tests/journeys/test_whole_road.py
 
 guarantees: setup ## drift verdicts of every column shape at every size; many minutes
 	$(BIN)/python -m pytest -n 2 -m long tests/simulation/test_drift_guarantees.py
 
-road: setup ## the README's four lines on real data with default policy, and the longer stories; a quarter of an hour
-	$(BIN)/python -m pytest -m long tests/journeys
+road: setup ## the README's four lines on real data with default policy; minutes, and an hour on a busy machine
+	$(BIN)/python -m pytest -m long tests/journeys/test_whole_road.py
 
 test-images: setup ## build, verify and run a real image; needs root, buildah, podman, runc, debootstrap, else skipped
 	$(BIN)/python -m pytest -m long tests/serving/image
@@ -77,6 +80,15 @@ picture: setup ## draw the README's picture from a real run of the demo
 simulate: setup ## play the scenarios of `tidegate rollout simulate` and write docs/judge.md's tables; some minutes
 	$(BIN)/python docs/make_simulation_table.py
 
+reference: setup ## write docs/reference from the code
+	$(BIN)/python docs/make_reference.py
+
+# A place of its own: what draws a site is nothing that tidegate needs.
+docs: setup ## the documents as a site in build/site
+	@test -x build/docs/bin/python || $(PYTHON) -m venv build/docs
+	VIRTUAL_ENV=build/docs $(BIN)/uv pip sync --quiet --require-hashes docs/requirements.lock
+	NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build
+
 dist: setup ## the wheel, the source and what they stand on (CycloneDX, in build/)
 	rm -rf dist
 	mkdir -p build
@@ -85,6 +97,7 @@ dist: setup ## the wheel, the source and what they stand on (CycloneDX, in build
 
 lock: setup ## pin the newest versions that fit pyproject.toml and are a week old: a bad one is mostly found within days
 	$(BIN)/uv pip compile --exclude-newer "7 days" --universal --python-version 3.11 --no-header --generate-hashes --upgrade --all-extras --group dev --quiet pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --exclude-newer "7 days" --universal --python-version 3.11 --no-header --generate-hashes --upgrade --quiet --group docs --output-file docs/requirements.lock
 
 clean: ## remove what setup made
 	rm -rf $(VENV) .types

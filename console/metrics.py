@@ -108,15 +108,15 @@ def _rollout(rollout: RolloutState, document: Mapping[str, Any]) -> Iterator[Fam
         [(who, document["forecast_seconds"])],
     )
     streams = [part for metric in document["metrics"] for part in metric.get("parts") or (metric,)]
-    for name, key, text in (
-        ("effect", "effect", "Canary minus stable."),
-        ("effect_low", "low", "Lower end of the confidence sequence."),
-        ("effect_high", "high", "Upper end of the confidence sequence."),
-        ("log_e_harm", "log_e_harm", "Log evidence that the harm line is passed."),
-        ("log_e_safe", "log_e_safe", "Log evidence that the safe line is kept."),
+    for name, text, key in (
+        ("tidegate_rollout_effect", "Canary minus stable.", "effect"),
+        ("tidegate_rollout_effect_low", "Lower end of the confidence sequence.", "low"),
+        ("tidegate_rollout_effect_high", "Upper end of the confidence sequence.", "high"),
+        ("tidegate_rollout_log_e_harm", "Log evidence that the harm line is passed.", "log_e_harm"),
+        ("tidegate_rollout_log_e_safe", "Log evidence that the safe line is kept.", "log_e_safe"),
     ):
         values = [({**who, "metric": one["name"]}, views.number(one.get(key))) for one in streams]
-        yield f"tidegate_rollout_{name}", "gauge", text, values
+        yield name, "gauge", text, values
 
 
 def _windows(known: Known, events: Iterable[Event]) -> Iterator[Family]:
@@ -139,13 +139,13 @@ def _windows(known: Known, events: Iterable[Event]) -> Iterator[Family]:
         [({}, newest.watched.share)],
     )
     bars = views.bars(newest)
-    for at, name, text in (
-        (0, "value", "Distance of a column from the training data."),
-        (1, "floor", "What noise alone makes of it."),
-        (2, "threshold", "How far above the floor counts as drift."),
+    for name, text, at in (
+        ("tidegate_drift_value", "Distance of a column from the training data.", 0),
+        ("tidegate_drift_floor", "What noise alone makes of it.", 1),
+        ("tidegate_drift_threshold", "How far above the floor counts as drift.", 2),
     ):
         values = [({"column": one.name, "of": _of(one)}, one.numbers[at]) for one in bars[:MOST_COLUMNS]]
-        yield f"tidegate_drift_{name}", "gauge", text, values
+        yield name, "gauge", text, values
     flags = [({"column": one.name, "of": _of(one)}, one.look == "bad") for one in bars[:MOST_COLUMNS]]
     yield "tidegate_drift_drifted", "gauge", "Whether a column drifted, or cannot be compared any more.", flags
     yield (

@@ -13,14 +13,14 @@ class ExitCode(IntEnum):
     """What the process returns; scripts and CI rely on these numbers."""
 
     OK = 0
-    ERROR = 1
-    USAGE = 2
-    REFUSED = 3
-    DRIFT = 4
-    INCONCLUSIVE = 5
-    ROLLED_BACK = 6
-    DO_NOT_RETRY = 78
-    INTERRUPTED = 130
+    ERROR = 1  # what the message says
+    USAGE = 2  # the command line or tidegate.yaml
+    REFUSED = 3  # by the contract or the gate
+    DRIFT = 4  # found by `monitor run`
+    INCONCLUSIVE = 5  # not decided, or nobody to judge by
+    ROLLED_BACK = 6  # by the judge or by a person
+    DO_NOT_RETRY = 78  # of `step` in a pod: the same inputs fail again
+    INTERRUPTED = 130  # Ctrl-C
 
 
 class TidegateError(Exception):

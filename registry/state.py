@@ -384,14 +384,12 @@ GRAMMAR: Mapping[str, Callable[[State, Event], State]] = {
     "replaced": _ended("replaced", "inconclusive"),  # rollout: a newer one follows
     "rollback": _rollback,  # release, reasons: immediate and unjudged
     "imaged": _imaged,  # release, digest, reference, pushed, sbom, provenance, key: an image was built
-    # window, until, outcome, share, lost, retrain (asked, reason, former, trains), report: of live data
-    "watched": _watched,
-    # retrain, reason, window (that asked; none if a person did), trains (False: it may only go back)
-    "retrain_started": _retrain_started,
+    "watched": _watched,  # window, until, outcome, share, lost, retrain (asked, reason, former, trains), report
+    "retrain_started": _retrain_started,  # retrain, reason, window (none if a person asked), trains (False: only back)
     "retrain_ended": _retrain_ended,  # retrain, outcome, release, data (its md5), reasons
     "erased": lambda state, _: state,  # predictions, labels, outcomes, requests, exposures (how many), reasons
-    "frozen": lambda state, event: replace(state, frozen=event.data["reason"]),
-    "unfrozen": lambda state, _: replace(state, frozen=None),
+    "frozen": lambda state, event: replace(state, frozen=event.data["reason"]),  # reason: nothing automatic starts
+    "unfrozen": lambda state, _: replace(state, frozen=None),  # reason
 }
 
 

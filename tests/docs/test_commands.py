@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from tidegate.cli.main import root
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-_FOUND = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("examples/*/*.md")]
+_FOUND = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *ROOT.glob("examples/*/*.md")]
 PAGES = sorted(_FOUND)
 FENCE = re.compile(r"^```(?:sh|shell|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`(tidegate [^`\n]+)`")

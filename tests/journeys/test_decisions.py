@@ -13,7 +13,7 @@ from journeys.journey import Journey, aliases, wait_until
 
 from tidegate.pipelines.aliases import key, told
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_of_a_promotion_and_an_abort_at_once_one_wins(stack: Journey) -> None:

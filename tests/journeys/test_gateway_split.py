@@ -10,7 +10,7 @@ from journeys.journey import Journey, wait_until
 from tidegate.core.assignment import assigned_arm
 from tidegate.serving.http_client import ask_all, request_bytes
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 USERS = [f"person-{index}" for index in range(1000)]
 

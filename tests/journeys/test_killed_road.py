@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from journeys.journey import Journey, aliases
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 STAGES = ("fit ", "log the results", "register the version", "build the Bento")
 

@@ -9,7 +9,7 @@ import time
 import pytest
 from journeys.journey import Journey, living, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_a_killed_canary_is_rolled_back_and_gets_nobody(stack: Journey) -> None:

@@ -11,7 +11,7 @@ from journeys.journey import Journey, wait_until
 from tidegate.monitors.quality import window_quality
 from tidegate.serving.labels import joined
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_the_truth_of_every_answered_row_meets_the_arm_and_version_that_answered_it(stack: Journey) -> None:

@@ -8,7 +8,7 @@ from journeys.journey import Journey, wait_until
 
 from tidegate.serving.telemetry import Predictions
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_a_prediction_is_recorded_traced_and_erased(stack: Journey) -> None:

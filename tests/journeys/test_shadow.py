@@ -13,7 +13,7 @@ from tidegate.pipelines.bundles import bundle_of
 from tidegate.registry import releases
 from tidegate.serving.service.model import Answer, Model
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @contextmanager

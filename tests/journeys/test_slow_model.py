@@ -13,7 +13,7 @@ from tidegate.serving.http_client import Connection, host_and_port, request_byte
 if TYPE_CHECKING:
     from journeys.journey import Journey
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 PROBES = 200
 

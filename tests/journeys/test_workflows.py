@@ -142,7 +142,7 @@ def commented(runner: Runner, comments: Comments) -> Job:
     return other.run("pull-request", "comment", model="demand")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)  # a dozen processes, which a busy machine starts slowly
 def test_a_worse_model_fails_its_pull_request_and_the_comment_says_why(runner: Runner, template: Repository) -> None:
     """The first two lines are the refusal and its reason; a push that mends it updates the same comment."""
@@ -208,7 +208,7 @@ def test_data_that_breaks_its_contract_is_reported_although_nothing_was_trained(
     template.git("checkout", "-qf", "main")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_release_of_what_is_served_already_does_nothing(runner: Runner, template: Repository) -> None:
     """What CI pushed is found again: nothing is trained, no job follows a rollout."""
     template.checkout(runner.workspace, "main")
@@ -230,7 +230,7 @@ def test_a_release_without_users_says_that_nobody_can_judge_it(runner: Runner, t
     assert runner.run("release", "watch", model="demand").steps == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_rollback_names_its_reason_whatever_is_in_it(runner: Runner, template: Repository) -> None:
     """What somebody typed into the form is one argument, never a command."""
     template.checkout(runner.workspace, "main")
