@@ -115,5 +115,5 @@ def test_a_copy_that_is_not_what_the_plan_says_is_refused(functions: OwnFunction
 def test_one_that_hangs_is_given_up(functions: OwnFunctions) -> None:
     """The stack waits for nobody."""
     functions._seconds = 2.0
-    with pytest.raises(TidegateError, match="mine:hangs did not answer within 2 s for 2 users"):
+    with pytest.raises(TidegateError, match="mine:hangs did not answer within 2 s for 2 rows"):
         functions.ask("mine:hangs", FRAME)
