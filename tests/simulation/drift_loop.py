@@ -134,7 +134,7 @@ class Loop:
             outcome = "kept"
         else:
             self._tell(number + 1, "deployed", release=choice.release)
-        self._tell(number + 1, "retrain_ended", retrain=name, outcome=outcome, reasons=[])
+        self._tell(number + 1, "retrain_ended", retrain=name, outcome=outcome, release=choice.release, reasons=[])
 
     def _choose(self, others: tuple[str, ...], number: int, *, windows: int) -> Choice:
         end = self._rows(number).stop
