@@ -184,7 +184,7 @@ def status_document(known: Known) -> dict[str, Any]:
         "env": environment.project.env,
         "champion": _release(state.champion, state.versions),
         "challenger": _release(state.challenger, state.versions),
-        "champion_since": views.champion_since(state, known.events) or None,
+        "champion_since": views.overview.champion_since(state, known.events) or None,
         "rollout": environment.driver.status(state.open_rollout.id) if state.open_rollout else None,
         "window": _watched(newest[0]) if newest else None,
         "retrain": {"id": retrain.id, "reason": retrain.reason, "started_at": retrain.started_at} if retrain else None,

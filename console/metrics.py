@@ -115,7 +115,7 @@ def _rollout(rollout: RolloutState, document: Mapping[str, Any]) -> Iterator[Fam
         ("tidegate_rollout_log_e_harm", "Log evidence that the harm line is passed.", "log_e_harm"),
         ("tidegate_rollout_log_e_safe", "Log evidence that the safe line is kept.", "log_e_safe"),
     ):
-        values = [({**who, "metric": one["name"]}, views.number(one.get(key))) for one in streams]
+        values = [({**who, "metric": one["name"]}, views.times.number(one.get(key))) for one in streams]
         yield name, "gauge", text, values
 
 
@@ -129,7 +129,7 @@ def _windows(known: Known, events: Iterable[Event]) -> Iterator[Family]:
     newest = windows[-1]
     end = datetime.fromisoformat(newest.watched.until).timestamp()
     yield "tidegate_window_end_timestamp_seconds", "gauge", "When the newest window ended.", [({}, end)]
-    yield "tidegate_window_rows", "gauge", "Predictions in the newest window.", [({}, views.number(newest.rows))]
+    yield "tidegate_window_rows", "gauge", "Predictions in the newest window.", [({}, views.times.number(newest.rows))]
     words = [({"outcome": word}, newest.watched.outcome == word) for word in _OUTCOMES]
     yield "tidegate_window_outcome", "gauge", "The newest window: 1 for its outcome.", words
     yield (
@@ -138,7 +138,7 @@ def _windows(known: Known, events: Iterable[Event]) -> Iterator[Family]:
         "Weight of the drifted columns, 0 to 1.",
         [({}, newest.watched.share)],
     )
-    bars = views.bars(newest)
+    bars = views.drift.bars(newest)
     for name, text, at in (
         ("tidegate_drift_value", "Distance of a column from the training data.", 0),
         ("tidegate_drift_floor", "What noise alone makes of it.", 1),
@@ -157,13 +157,13 @@ def _windows(known: Known, events: Iterable[Event]) -> Iterator[Family]:
     yield from _quality(windows)
 
 
-def _of(bar: views.Bar) -> str:
+def _of(bar: views.drift.Bar) -> str:
     return "answer" if bar.answer else "input"
 
 
 def _quality(windows: Sequence[Window]) -> Iterator[Family]:
-    newest: dict[tuple[str, str, str], views.QualityRow] = {}
-    for row in views.quality_rows(windows):
+    newest: dict[tuple[str, str, str], views.quality.QualityRow] = {}
+    for row in views.quality.quality_rows(windows):
         if row.value is not None:
             newest.setdefault((row.version, row.arm, row.metric), row)
     named = [({"version": v, "arm": a, "metric": m}, row) for (v, a, m), row in newest.items()]
@@ -208,7 +208,7 @@ def _labelled(document: Mapping[str, Any]) -> Iterator[Family]:
     yield "tidegate_predictions", "gauge", f"Recorded predictions {window}.", [({}, document["predictions"])]
     yield "tidegate_predictions_labelled", "gauge", f"Predictions {window} with a label.", [({}, document["labelled"])]
     yield "tidegate_labels_unknown", "gauge", "Labels that name no recorded prediction.", [({}, document["unknown"])]
-    suggested = views.number(document["maturity"]["suggested"])
+    suggested = views.times.number(document["maturity"]["suggested"])
     yield "tidegate_labels_maturity_seconds", "gauge", "Age at which 95 % of the labels are there.", [({}, suggested)]
 
 

@@ -42,19 +42,19 @@ def overview(request: Request, known: Ask) -> Response:
         request,
         "overview.html",
         state=state,
-        champion=views.version(state.champion, state) if state.champion else None,
-        since=views.champion_since(state, events),
-        previous=views.version(state.previous, state) if state.previous else None,
-        challenger=views.version(state.challenger, state) if state.challenger else None,
-        needs=views.needs(state, windows, is_up=stack is not None),
-        shares=views.traffic(state),
+        champion=views.words.version(state.champion, state) if state.champion else None,
+        since=views.overview.champion_since(state, events),
+        previous=views.words.version(state.previous, state) if state.previous else None,
+        challenger=views.words.version(state.challenger, state) if state.challenger else None,
+        needs=views.overview.needs(state, windows, is_up=stack is not None),
+        shares=views.overview.traffic(state),
         rollout=known.environment.driver.status(rollout.id) if rollout else None,
         windows=windows,
-        qualities=views.quality_rows(windows[-1:]),
+        qualities=views.quality.quality_rows(windows[-1:]),
         retrain=state.retrains[-1] if state.retrains else None,
         stack=stack,
         served=traffic.served(stack),
-        told=[views.told(one, state) for one in views.decisions(events)],
+        told=[views.ledger.told(one, state) for one in views.ledger.decisions(events)],
     )
 
 
@@ -62,7 +62,9 @@ def overview(request: Request, known: Ask) -> Response:
 def rollouts(request: Request, known: Ask) -> Response:
     """Every rollout, newest first."""
     state = known.state
-    rows = [(one, views.version(one.canary, state), views.version(one.stable, state)) for one in state.rollouts]
+    rows = [
+        (one, views.words.version(one.canary, state), views.words.version(one.stable, state)) for one in state.rollouts
+    ]
     return _page(request, "rollouts.html", rows=rows[::-1])
 
 
@@ -131,11 +133,11 @@ def drift(request: Request, known: Ask) -> Response:
         request,
         "drift.html",
         windows=windows,
-        gaps=views.gaps(windows),
-        chart=views.share_chart(windows, limit),
-        heat=views.heat_map(windows),
+        gaps=views.drift.gaps(windows),
+        chart=views.drift.share_chart(windows, limit),
+        heat=views.drift.heat_map(windows),
         newest=newest,
-        bars=views.bars(newest) if newest else [],
+        bars=views.drift.bars(newest) if newest else [],
         has_html=known.reports.has_html(newest) if newest else False,
         monitor=known.environment.project.config.monitor,
     )
@@ -149,8 +151,8 @@ def window(request: Request, known: Ask, window: str) -> Response:
         request,
         "window.html",
         window=found,
-        bars=views.bars(found),
-        qualities=views.quality_rows([found]),
+        bars=views.drift.bars(found),
+        qualities=views.quality.quality_rows([found]),
         has_html=known.reports.has_html(found),
     )
 
@@ -172,14 +174,15 @@ def evidently(known: Ask, window: str) -> Response:
 def quality(request: Request, known: Ask) -> Response:
     """Labels, and quality of each version over time."""
     windows, monitor = known.windows(_WINDOWS), known.environment.project.config.monitor
-    rows = views.quality_rows(windows)
-    better = DIRECTIONS.get(monitor.quality.metric, "higher") == "higher"
+    rows = views.quality.quality_rows(windows)
+    # A metric of the user's own says it with its answers.
+    said = next((one.better for one in rows if one.better), DIRECTIONS.get(monitor.quality.metric, "higher"))
     return _page(
         request,
         "quality.html",
-        labels=views.labels(known.labels()),
+        labels=views.labels.labels(known.labels()),
         rows=rows,
-        charts=views.quality_charts(rows, monitor.quality.tolerance, higher_is_better=better),
+        charts=views.quality.quality_charts(rows, monitor.quality.tolerance, higher_is_better=said == "higher"),
         monitor=monitor,
     )
 
@@ -199,7 +202,9 @@ def lineage(request: Request, known: Ask, q: Annotated[str, Query(max_length=200
     releases, damaged = documents.release_list(known.environment)
     state = known.state
     chains = list(found.get("releases") or [found]) if found else []
-    named = [[views.told(event, state) for event in known.events if event.seq in _numbers(one)] for one in chains]
+    named = [
+        [views.ledger.told(event, state) for event in known.events if event.seq in _numbers(one)] for one in chains
+    ]
     return _page(
         request,
         "lineage.html",
@@ -227,12 +232,12 @@ def ledger(
     """Every decision and who took it, newest first, a page at a time."""
     state, events = known.state, known.events
     past: Sequence[Event] = events if before is None else events[:before]
-    rows: list[tuple[views.Told, Event]] = []
+    rows: list[tuple[views.ledger.Told, Event]] = []
     older = None
     for event in reversed(past):
         if kind and event.kind != kind:
             continue
-        told = views.told(event, state)
+        told = views.ledger.told(event, state)
         if q and q.lower() not in f"{told.what} {told.because} {told.actor} {event.data}".lower():
             continue
         if len(rows) == _PAGE:
@@ -254,7 +259,7 @@ def live(known: Ask) -> Response:
 @router.get("/api/docs")
 def api_docs(request: Request) -> Response:
     """The API for people, without a library from elsewhere."""
-    return _page(request, "docs.html", endpoints=views.endpoints(request.app.openapi()))
+    return _page(request, "docs.html", endpoints=views.endpoints.endpoints(request.app.openapi()))
 
 
 # --- who asks --------------------------------------------------------------------------------------------------------

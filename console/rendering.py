@@ -13,7 +13,8 @@ from jinja2 import FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
-from tidegate.console.views import RETRAIN_WORDS, ROLLOUT_LOOKS, WINDOW_LOOKS, WINDOW_WORDS, period
+from tidegate.console.views.times import period
+from tidegate.console.views.words import RETRAIN_WORDS, ROLLOUT_LOOKS, WINDOW_LOOKS, WINDOW_WORDS
 from tidegate.core.units import span
 from tidegate.rollouts.charts import Chart, figure
 from tidegate.serving.service.records import utc

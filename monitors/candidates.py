@@ -82,8 +82,8 @@ class Choice:
         return next((one for one in self.contests if one.release == self.release), None)
 
 
-Compare = Callable[["Scored", "Scored", float], tuple[float, float, float, float]]
-"""(candidate, champion, confidence) -> value of the one, of the other, the advantage and its lower bound."""
+Compare = Callable[["Scored", "Scored", float, "NDArray[np.bool_]"], tuple[float, float, float, float]]
+"""(candidate, champion, confidence, which rows these are) -> value of both, the advantage and its lower bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def _contest(champion: Candidate, one: Candidate, confidence: float, rules: Rule
         nothing = math.nan
         said = f"{about} cannot be compared: {few}"
         return Contest(one.release, one.version, rows, nothing, nothing, nothing, nothing, better=False, sentence=said)
-    value, before, advantage, low = rules.compare(one.scored.rows(both), champion.scored.rows(both), confidence)
+    value, before, advantage, low = rules.compare(one.scored.rows(both), champion.scored.rows(both), confidence, both)
     better = low > rules.margin
     said = (
         f"{about} has {rules.metric} {value:.4g} on {rows:,} matured rows, version {champion.version} has "

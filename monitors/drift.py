@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from tidegate.monitors.columns import Pair, judge
 from tidegate.monitors.facts import Facts
-from tidegate.monitors.outcomes import ColumnResult, Compared
+from tidegate.monitors.outcomes import ColumnResult, Compared, WindowOutcome
 from tidegate.monitors.tables import Table
 
 if TYPE_CHECKING:
     from tidegate.core.config_live import Monitor
 
 _NAMED: Final = 5
-_UNKNOWN: Final = frozenset({"too_few_rows", "no_reference"})
+_UNKNOWN: Final = frozenset({"too_few_rows", "no_reference", "not_comparable"})
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,13 @@ class Known:
 
 
 def compare(
-    known: Known, inputs: Table, predictions: Table | None, policy: Monitor, *, left_out: Collection[str] = ()
+    known: Known,
+    inputs: Table,
+    predictions: Table | None,
+    policy: Monitor,
+    *,
+    left_out: Collection[str] = (),
+    unlike: Mapping[str, str] | None = None,
 ) -> Compared:
     """Judge a window.
 
@@ -55,12 +62,14 @@ def compare(
         predictions: those of them that the reference's own release answered; None: nothing is known of them.
         policy: the section `monitor`.
         left_out: columns that are not recorded, on purpose.
+        unlike: columns that were recorded in another way than the reference has them, and since when, in a sentence.
     """
     rows = inputs.rows()
     if rows < policy.min_rows:
         return cannot_tell(rows, policy.min_rows)
-    wanted = {name: facts for name, facts in known.inputs.facts.items() if name not in left_out}
-    columns = _weighted(_judged(Side(wanted, known.inputs.table), inputs, policy), wanted)
+    unlike = unlike or {}
+    wanted = {name: facts for name, facts in known.inputs.facts.items() if name in unlike or name not in left_out}
+    columns = _weighted(_judged(Side(wanted, known.inputs.table), inputs, policy, unlike), wanted)
     answers: tuple[ColumnResult, ...] = ()
     if predictions is not None and known.predictions is not None:
         answers = _judged(known.predictions, predictions, policy)
@@ -73,12 +82,19 @@ def cannot_tell(rows: int, min_rows: int) -> Compared:
     return Compared(rows, "cannot_tell", None, (), (), (few,))
 
 
-def _judged(known: Side, window: Table, policy: Monitor) -> tuple[ColumnResult, ...]:
+def _judged(
+    known: Side, window: Table, policy: Monitor, unlike: Mapping[str, str] = MappingProxyType({})
+) -> tuple[ColumnResult, ...]:
     kinds = window.kinds
     present = window.present([name for name in known.facts if name in kinds])
     rows = window.rows()
     pairs = [Pair(name, facts, known.table, window, rows, present.get(name)) for name, facts in known.facts.items()]
-    return tuple(judge(pair, policy.drift, policy.min_rows) for pair in pairs)
+    return tuple(
+        ColumnResult(pair.name, pair.facts.kind, "not_comparable", drifted=False, note=unlike[pair.name])
+        if pair.name in unlike
+        else judge(pair, policy.drift, policy.min_rows)
+        for pair in pairs
+    )
 
 
 def _weighted(columns: Sequence[ColumnResult], facts: Mapping[str, Facts]) -> tuple[ColumnResult, ...]:
@@ -95,7 +111,8 @@ def _verdict(
     rows: int, columns: tuple[ColumnResult, ...], answers: tuple[ColumnResult, ...], enough: float
 ) -> Compared:
     if all(one.outcome in _UNKNOWN for one in (*columns, *answers)):
-        return Compared(rows, "cannot_tell", None, columns, answers, ("the reference has too little to compare with",))
+        why = _unseen(columns) or "the reference has too little to compare with"
+        return Compared(rows, "cannot_tell", None, columns, answers, (why,))
     drifted = sorted((one for one in columns if one.drifted), key=lambda one: -one.weight)
     share = min(1.0, round(sum(one.weight for one in drifted), 6))
     moved = [one for one in answers if one.drifted]
@@ -103,9 +120,26 @@ def _verdict(
     if drifted:
         line = "which is drift" if share >= enough else f"and drifted_share is {enough:.0%}"
         reasons.append(f"{_named(drifted)} drifted: {share:.0%} of what the model decides by, {line}")
+    hidden = _unseen(columns)
+    # What could be drift and cannot be seen is no sign that there is none.
+    blind = sum(one.weight for one in columns if one.outcome == "not_comparable") >= enough
+    if hidden:
+        reasons.insert(0 if blind and not (moved or share >= enough) else len(reasons), hidden)
     if not reasons:
         reasons.append("nothing moved by more than chance and season explain")
-    return Compared(rows, "drift" if moved or share >= enough else "no_drift", share, columns, answers, tuple(reasons))
+    outcome: WindowOutcome = "drift" if moved or share >= enough else "cannot_tell" if blind else "no_drift"
+    return Compared(rows, outcome, share, columns, answers, tuple(reasons))
+
+
+def _unseen(columns: Sequence[ColumnResult]) -> str:
+    """Which columns cannot be compared because they are recorded in another way now, the most important first."""
+    unlike = sorted((one for one in columns if one.outcome == "not_comparable"), key=lambda one: -one.weight)
+    if not unlike:
+        return ""
+    shown = ", ".join(one.name for one in unlike[:_NAMED])
+    more = f" and {len(unlike) - _NAMED} more" if len(unlike) > _NAMED else ""
+    share = sum(one.weight for one in unlike)
+    return f"{shown}{more} ({share:.0%} of what the model decides by): {unlike[0].note}"
 
 
 def _named(columns: Sequence[ColumnResult]) -> str:

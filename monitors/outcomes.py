@@ -15,6 +15,7 @@ ColumnOutcome = Literal[
     "new_category",
     "too_few_rows",
     "no_reference",
+    "not_comparable",
 ]
 WindowOutcome = Literal["drift", "no_drift", "cannot_tell"]
 

@@ -2,7 +2,7 @@
 
 A window counts once it is mature (`monitor.labels.maturity`), because labels that come early are not like those that
 come late. A version has lost quality only if the whole 95 % interval lies beyond `reference` -+ `tolerance`; if it
-reaches over that line, nothing is claimed. `own` metrics (module:function) are not measured here.
+reaches over that line, nothing is claimed. Metrics of the user's own are for own_quality.py.
 
 Interval: delete-a-group jackknife (Kott 2001, "The delete-a-group jackknife", J. Official Statistics 17) over groups of
 whole users, so that somebody who came a hundred times is no hundred pieces of evidence; with Student's t. A share
@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tidegate.core import metrics
 from tidegate.core.metrics import CLASSIFICATION, DIRECTIONS, REGRESSION, Scored
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
     from numpy.typing import NDArray
 
+    from tidegate.core.metrics import Direction
+
 # With fewer no interval is worth its name.
 LEAST: Final = 50
 # Groups of the jackknife: Student's t with 39 degrees of freedom is within 3 % of the normal.
 GROUPS: Final = 40
 # More labels than this that name no class are a mistake of the labels, or a new class: no number can be given.
-_STRAY: Final = 0.01
+STRAY: Final = 0.01
 # Arms whose labels come so differently were not compared by the same truth (two-sided test of two shares).
 _DIFFERENT: Final = 0.001
 _AT_ONCE: Final = 5
@@ -57,6 +59,7 @@ class Quality:
         reference: the metric on the release's holdout.
         lost: whether the interval lies beyond the tolerance; None where that cannot be told.
         cannot_tell: why it cannot be told.
+        better: which way is better, where the name does not say.
     """
 
     version: int | None
@@ -71,6 +74,7 @@ class Quality:
     reference: float | None = None
     lost: bool | None = None
     cannot_tell: str | None = None
+    better: Direction | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As `monitor run` prints it."""
@@ -96,6 +100,21 @@ class WindowQuality:
         first = self.versions[0].to_json() if self.versions else {"cannot_tell": "nothing was predicted"}
         versions = [one.to_json() for one in self.versions]
         return {**first, "lost": self.lost, "versions": versions, "notes": list(self.notes)}
+
+
+class OwnJudge(Protocol):
+    """As `own_quality.judge`, with whoever calls the function."""
+
+    def __call__(
+        self,
+        about: Quality,
+        rows: DuckDBPyRelation,
+        classes: tuple[str, ...] | None,
+        *,
+        reference: float | None,
+        tolerance: float,
+    ) -> Quality:
+        """What the labels say about one version."""
 
 
 def metric_for(task: str, configured: str) -> str:
@@ -126,6 +145,7 @@ def window_quality(
     maturity: float,
     references: Mapping[str, Mapping[str, float]],
     now: datetime,
+    own: OwnJudge | None = None,
 ) -> WindowQuality:
     """The quality of every version in [since, until).
 
@@ -140,8 +160,12 @@ def window_quality(
         maturity: seconds after which labels are final.
         references: the metrics of each release on its holdout.
         now: the time of asking.
+        own: judges by a metric of the user's own (`own_quality.judge`).
     """
-    rows = _once(connection, joined(connection, store, stream, since, until))
+    judge = own if ":" in metric else None
+    rows = joined(connection, store, stream, since, until)
+    # A metric of the user's own may ask for any column.
+    rows = _once(connection, rows) if judge is None else rows
     files = Predictions(store, stream).files(since, until)
     classes = _classes(connection, [store.location(file) for file in files])
     found, notes = [], []
@@ -150,10 +174,13 @@ def window_quality(
         about = Quality(version, release, arm or "", metric, predictions, labelled)
         reference = references.get(release or "", {}).get(metric)
         if now < mature_since(until, maturity):
-            found.append(_untold(about, f"its labels are final at {mature_since(until, maturity):%Y-%m-%d %H:%M} UTC"))
+            found.append(untold(about, f"its labels are final at {mature_since(until, maturity):%Y-%m-%d %H:%M} UTC"))
             continue
-        own = _of_version(rows, version, release, arm)
-        scored, groups, strays = _scored(own, metric, classes.get(version, ()))
+        theirs = _of_version(rows, version, release, arm)
+        if judge is not None:
+            found.append(judge(about, theirs, classes.get(version, ()), reference=reference, tolerance=tolerance))
+            continue
+        scored, groups, strays = _scored(theirs, metric, classes.get(version, ()))
         notes += strays
         found.append(judged(about, scored, groups, reference=reference, tolerance=tolerance, strays=strays))
     order = sorted(found, key=lambda one: (one.arm == "canary", -one.predictions))
@@ -162,7 +189,7 @@ def window_quality(
 
 def _once(connection: DuckDBPyConnection, rows: DuckDBPyRelation) -> DuckDBPyRelation:
     """What is asked of the rows, in a temporary table: every version is looked at, and each would be a join more."""
-    asked = rows.project(f"version, release, arm, label, value, probabilities, truth, {_GROUP} as place")
+    asked = rows.project(f"version, release, arm, label, value, probabilities, truth, {GROUP} as place")
     asked.create_view("quality_view")
     connection.execute("create or replace temp table quality_rows as select * from quality_view")
     connection.execute("drop view quality_view")
@@ -190,19 +217,19 @@ def judged(
     """
     metric = about.metric
     if about.labelled < LEAST:
-        return _untold(about, f"{about.labelled} labels are too few; {LEAST} are needed at least")
+        return untold(about, f"{about.labelled} labels are too few; {LEAST} are needed at least")
     if scored is None or metric not in DIRECTIONS:
-        return _untold(about, f"{metric} cannot be computed from what is recorded")
-    if about.labelled - len(scored.truth) > _STRAY * about.labelled:
-        return _untold(about, "; ".join(strays))
+        return untold(about, f"{metric} cannot be computed from what is recorded")
+    if about.labelled - len(scored.truth) > STRAY * about.labelled:
+        return untold(about, "; ".join(strays))
     value = metrics.compute(metric, scored)
     low, high = interval(metric, scored, value, groups)
     if not all(map(math.isfinite, (value, low, high))):
-        return _untold(about, f"{metric} is not defined for these labels (all of one class?)")
+        return untold(about, f"{metric} is not defined for these labels (all of one class?)")
     measured = replace(about, value=value, low=low, high=high, reference=reference)
     if reference is None:
-        return _untold(measured, f"the release has no {metric} of its holdout to compare with")
-    return _compared(measured, reference, tolerance)
+        return untold(measured, f"the release has no {metric} of its holdout to compare with")
+    return compared(measured, reference, tolerance)
 
 
 def interval(metric: str, scored: Scored, value: float, groups: NDArray[np.int64]) -> tuple[float, float]:
@@ -264,19 +291,19 @@ def _trials(metric: str, scored: Scored) -> float | None:
     return None
 
 
-def _compared(measured: Quality, reference: float, tolerance: float) -> Quality:
-    """Lost, not lost, or the interval reaches over the line."""
+def compared(measured: Quality, reference: float, tolerance: float) -> Quality:
+    """Lost, not lost, or the interval of what was measured reaches over the line."""
     value, low, high = measured.value, measured.low, measured.high
     assert value is not None  # noqa: S101 - it was measured
     assert low is not None  # noqa: S101
     assert high is not None  # noqa: S101
-    higher = DIRECTIONS[measured.metric] == "higher"
+    higher = (measured.better or DIRECTIONS[measured.metric]) == "higher"
     line = reference - tolerance if higher else reference + tolerance
     if low >= line if higher else high <= line:
         return replace(measured, lost=False)
     if high < line if higher else low > line:
         return replace(measured, lost=True)
-    return _untold(measured, f"between {low:.4g} and {high:.4g}, and the line is {line:.4g}" + _enough(measured, line))
+    return untold(measured, f"between {low:.4g} and {high:.4g}, and the line is {line:.4g}" + _enough(measured, line))
 
 
 def _enough(measured: Quality, line: float) -> str:
@@ -291,7 +318,8 @@ def _enough(measured: Quality, line: float) -> str:
     return f": about {math.ceil(max(needed, measured.labelled + 1)):,} labels would tell" if needed < 1e7 else ""  # noqa: PLR2004 - nobody waits for so many
 
 
-def _untold(about: Quality, why: str) -> Quality:
+def untold(about: Quality, why: str) -> Quality:
+    """The same, with why nothing is claimed."""
     return replace(about, lost=None, cannot_tell=why)
 
 
@@ -416,5 +444,5 @@ def _differ(one: Quality, other: Quality) -> bool:
     return float(stats.chi2.sf(gap * gap / spread, 1)) < _DIFFERENT
 
 
-# Groups of whole users; somebody unknown is a user alone.
-_GROUP: Final = f"(hash(coalesce(unit, hash(id) % 4611686018427387904)) % {GROUPS})::bigint"
+# Groups of whole users in SQL; somebody unknown is a user alone.
+GROUP: Final = f"(hash(coalesce(unit, hash(id) % 4611686018427387904)) % {GROUPS})::bigint"

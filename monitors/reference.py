@@ -19,7 +19,7 @@ from tidegate.monitors import facts as facts_of
 from tidegate.monitors.drift import Known, Side
 from tidegate.monitors.facts import KEPT, Facts, Kind, Role
 from tidegate.monitors.tables import Table, connection, parquet
-from tidegate.serving.telemetry import INPUT
+from tidegate.serving.telemetry import INPUT, Hidden
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -45,6 +45,7 @@ class Reference:
         metrics: of the holdout.
         metric: which of them the gate decides by.
         classes: of the model, as text.
+        hidden: which columns are left out or hashed, as they were recorded when it was made; None: it does not say.
     """
 
     columns: Mapping[str, Facts]
@@ -55,6 +56,7 @@ class Reference:
     metric: str = ""
     task: str = ""
     classes: tuple[str, ...] = ()
+    hidden: Hidden | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As `reference.json` holds it."""
@@ -66,6 +68,7 @@ class Reference:
             "metric": self.metric,
             "metrics": dict(self.metrics),
             "ordered": self.ordered,
+            "capture": None if self.hidden is None else self.hidden.to_json(),
             "rows": dict(self.rows),
             "columns": {name: one.to_json() for name, one in self.columns.items()},
             "predictions": {name: one.to_json() for name, one in self.predictions.items()},
@@ -83,6 +86,7 @@ class Reference:
             metric=document["metric"],
             task=document["task"],
             classes=tuple(document["classes"]),
+            hidden=Hidden.from_json(said) if (said := document.get("capture")) else None,
         )
 
 

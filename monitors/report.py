@@ -36,7 +36,9 @@ PREDICTION: Final = "prediction."
 """What the report calls the model's answers by, in front of label, value and score."""
 
 # What Evidently cannot take: the whole report would end with an error that names something else.
-_NOT_COMPARED: Final = frozenset({"missing_column", "all_null", "type_changed", "no_reference", "too_few_rows"})
+_NOT_COMPARED: Final = frozenset(
+    {"missing_column", "all_null", "type_changed", "no_reference", "not_comparable", "too_few_rows"}
+)
 _SEED: Final = 17
 _SECONDS: Final = 300
 _BYTES: Final = 2 << 30

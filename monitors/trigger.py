@@ -49,14 +49,21 @@ class Signs:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether to train again, and why or why not, in a sentence."""
+    """Whether to train again, and why or why not, in a sentence.
+
+    `former` says that a former champion was better in this window; `trains` is False where nothing else asked, so that
+    nothing is trained if it is no better any more when somebody acts.
+    """
 
     asked: bool
     reason: str
+    former: bool = False
+    trains: bool = True
 
     def to_json(self) -> dict[str, object]:
         """As the event `watched` and `monitor run --json` hold it."""
-        return {"asked": self.asked, "reason": self.reason}
+        document: dict[str, object] = {"asked": self.asked, "reason": self.reason}
+        return document | ({"former": True, "trains": self.trains} if self.former else {})
 
 
 def decide(state: State, seen: Signs, retrain: Retrain, monitor: Monitor, now: datetime) -> Decision:
@@ -72,9 +79,7 @@ def decide(state: State, seen: Signs, retrain: Retrain, monitor: Monitor, now: d
     if state.champion is None:
         return Decision(asked=False, reason="there is no champion")
     if seen.former:
-        # Nothing is trained for it, so neither cooldown nor budget is spent.
-        held = brake(state, retrain, now, trains=False)
-        return Decision(not held, f"{seen.former}, but {held}" if held else seen.former)
+        return _back(state, seen, retrain, monitor, now)
     why, alarming = _alarm(seen, retrain)
     run = 1 + (_run_before(state, retrain) if alarming else 0)
     if not alarming and seen.short and "quality" in retrain.on:
@@ -88,6 +93,36 @@ def decide(state: State, seen: Signs, retrain: Retrain, monitor: Monitor, now: d
     lasted = f"{why}; {run} windows in a row" if run > 1 else why
     held = brake(state, retrain, now)
     return Decision(not held, f"{lasted}, but {held}" if held else lasted)
+
+
+def _back(state: State, seen: Signs, retrain: Retrain, monitor: Monitor, now: datetime) -> Decision:
+    """Ask for a former champion, which costs neither cooldown nor budget since nothing is trained for it.
+
+    One that was asked for and was no better by the time somebody acted must win twice as many windows in a row as
+    before: at the edge of what can be told, windows would ask for ever.
+    """
+    alone = decide(state, replace(seen, former=""), retrain, monitor, now)
+    failed, run = in_vain(state), 1 + _former_before(state)
+    needed = 2 ** len(failed)
+    if run < needed:
+        why = (
+            f"{seen.former}, which was no more so when retrain {failed[-1].id} looked; window {run} of the {needed} "
+            f"in a row that count"
+        )
+        return replace(alone, reason=f"{alone.reason}; {why}" if alone.asked else why, former=True)
+    held = brake(state, retrain, now, trains=False)
+    return Decision(not held, f"{seen.former}, but {held}" if held else seen.former, former=True, trains=alone.asked)
+
+
+def in_vain(state: State) -> tuple[RetrainState, ...]:
+    """The retrains that looked for a former champion and found none better than the champion of now, oldest first."""
+    crowned = state.retired.at if state.retired is not None else ""
+    return tuple(one for one in state.retrains if _is_in_vain(one) and one.ended_at > crowned)
+
+
+def _is_in_vain(one: RetrainState) -> bool:
+    """A window asked for it, and it ended before it took any data."""
+    return one.outcome == "nothing_new" and one.data is None and bool(one.window)
 
 
 def brake(state: State, retrain: Retrain, now: datetime, *, trains: bool = True) -> str:
@@ -105,9 +140,10 @@ def brake(state: State, retrain: Retrain, now: datetime, *, trains: bool = True)
         return f"retrain {state.open_retrain.id} is not over yet"
     if state.open_rollout is not None:
         return f"rollout {state.open_rollout.id} is not over yet"
-    if not trains:
-        return ""
-    return _waiting(state) or _cooldown(state, retrain, now) or _budget(state, retrain, now)
+    waiting = _waiting(state)
+    if waiting or not trains:
+        return waiting
+    return _cooldown(state, retrain, now) or _budget(state, retrain, now)
 
 
 def unanswered(state: State) -> Watched | None:
@@ -178,9 +214,22 @@ def _run_before(state: State, retrain: Retrain) -> int:
     return count
 
 
+def _former_before(state: State) -> int:
+    """In how many windows right before this one, since the newest look in vain, a former champion was better."""
+    failed = in_vain(state)
+    last = datetime.fromisoformat(failed[-1].ended_at) if failed else None
+    count = 0
+    for window in reversed(state.windows):
+        if not window.former or (last is not None and datetime.fromisoformat(window.until) <= last):
+            break
+        count += 1
+    return count
+
+
 def _windows_of_champion(state: State) -> Iterator[Watched]:
     """The windows since the last answer, newest first: what came before says nothing about the champion of now."""
-    answers = [one.ended_at for one in state.retrains if one.ended_at]
+    # One that looked for a former champion in vain has answered nothing: what alarms goes on to count.
+    answers = [one.ended_at for one in state.retrains if one.ended_at and not _is_in_vain(one)]
     answers += [state.retired.at] if state.retired is not None else []
     last = max(map(datetime.fromisoformat, answers), default=None)
     for window in reversed(state.windows):

@@ -71,6 +71,8 @@ def signs(
 def best_former(environment: Environment, state: State) -> tuple[int, float] | None:
     """Version and holdout metric of the former champion that was best in its time; None if there is none."""
     name = contest.metric_of(environment)
+    if name not in DIRECTIONS:
+        return None  # nobody has said yet which way it is better
     found = []
     for release in formers(state):
         try:
@@ -79,7 +81,7 @@ def best_former(environment: Environment, state: State) -> tuple[int, float] | N
             continue  # MLflow lost it: what it was is not known
         if name in version.metrics:
             found.append((version.version, version.metrics[name]))
-    sign = 1.0 if DIRECTIONS.get(name) == "higher" else -1.0
+    sign = 1.0 if DIRECTIONS[name] == "higher" else -1.0
     return max(found, key=lambda one: sign * one[1], default=None)
 
 
@@ -96,13 +98,16 @@ def _short(quality: Mapping[str, Any], best: tuple[int, float] | None, tolerance
     if best is None or quality.get("value") is None:
         return ""
     version, reference = best
-    higher = DIRECTIONS.get(quality["metric"]) == "higher"
+    higher = (quality.get("better") or DIRECTIONS.get(quality["metric"])) == "higher"
     worse = quality["high"] < reference - tolerance if higher else quality["low"] > reference + tolerance
     return f"{_said(quality)}, and version {version} had {reference:.4g} in its time" if worse else ""
 
 
 def _former(environment: Environment, state: State, progress: Progress) -> str:
     """Who answers the newest matured rows better; what cannot be compared is said, and stops no monitor."""
+    if ":" in contest.metric_of(environment):
+        # It would be called hundreds of times, in this process; a retrain does that.
+        return ""
     try:
         rows = contest.newest(environment, 1, datetime.now(UTC))
         choice = contest.contest(environment, rows, formers(state), progress)

@@ -2,7 +2,12 @@
 
 Which rows a version of the data has taken is kept in the store under the md5 of its content
 (`retrains/<stream>/<md5>.json`), and written before the content is put in place: whoever is killed in between finds,
-when it runs again, either the old data or the new one, and in both cases which rows are still to come.
+when it runs again, either the old data or the new one, and in both cases which rows are still to come. The version that
+was extended first is remembered too, as one that has taken nothing: whoever goes back to it gets all rows anew.
+
+A version that nobody remembers is somebody's own edit, as a rule of one that was extended. Whatever any version has
+taken counts as taken there: a row that is still in it must not come twice, and one that a person deleted must not come
+back.
 """
 
 from __future__ import annotations
@@ -60,7 +65,7 @@ def extend(environment: Environment, changed_since: str | None, now: datetime, p
     require_recorded(environment)
     before = dvc_repo.verify_data(project)
     frame = read_frame(project.path(project.config.data.path))
-    taken = _taken(environment, before.md5, len(frame))
+    taken = _taken(environment, before.md5, len(frame), progress)
     # The file keeps its length, so older rows than so many are dropped again; by a time column any row may be newest.
     ordered = project.config.data.split.by == "time" and project.config.data.split.column is not None
     rows = matured(environment, taken.until, now, most=None if ordered else taken.length)
@@ -70,6 +75,7 @@ def extend(environment: Environment, changed_since: str | None, now: datetime, p
     new = as_rows(rows, frame, project.config.data)
     whole = _newest(frame, new, project.config.data, rows_to_keep(taken.length, recent))
     until = now - timedelta(seconds=project.config.monitor.labels.maturity)
+    _remember(environment, before.md5, taken)
     return _take(environment, whole, _Taken(until, taken.length), progress)
 
 
@@ -176,8 +182,12 @@ def _take(environment: Environment, frame: pd.DataFrame, taken: _Taken, progress
         return refresh.take(project, file).data
 
 
+def _folder(environment: Environment) -> str:
+    return f"retrains/{environment.stream}"
+
+
 def _name(environment: Environment, md5: str) -> str:
-    return f"retrains/{environment.stream}/{md5}.json"
+    return f"{_folder(environment)}/{md5}.json"
 
 
 def _remember(environment: Environment, md5: str, taken: _Taken) -> None:
@@ -185,10 +195,30 @@ def _remember(environment: Environment, md5: str, taken: _Taken) -> None:
     environment.store.write(_name(environment, md5), json.dumps(document).encode())
 
 
-def _taken(environment: Environment, md5: str, length: int) -> _Taken:
-    """What this version of the data has taken; nothing, where tidegate did not make it."""
-    try:
-        document: Mapping[str, Any] = json.loads(environment.store.read(_name(environment, md5)))
-    except FileNotFoundError:
+def _taken(environment: Environment, md5: str, length: int, progress: Progress) -> _Taken:
+    """What this version of the data has taken, as far as anybody remembers.
+
+    Args:
+        environment: whose store remembers.
+        md5: of the version.
+        length: its rows.
+        progress: told what is made of a version that nobody remembers.
+    """
+    known = set(environment.store.list(_folder(environment)))
+    if (own := _name(environment, md5)) in known:
+        return _read(environment, own)
+    times = [(one.until, one.length) for name in sorted(known) if (one := _read(environment, name)).until is not None]
+    if not times:
         return _Taken(None, length)
-    return _Taken(datetime.fromisoformat(document["until"]), int(document["length"]))
+    until, before = max(times)
+    progress.note(
+        f"{environment.project.config.data.path} was changed by hand since recorded rows were added: those before "
+        f"{until:%Y-%m-%d %H:%M} UTC count as taken, whether they are still in it or not."
+    )
+    return _Taken(until, max(before, length))
+
+
+def _read(environment: Environment, name: str) -> _Taken:
+    document: Mapping[str, Any] = json.loads(environment.store.read(name))
+    until = document["until"]
+    return _Taken(datetime.fromisoformat(until) if until else None, int(document["length"]))

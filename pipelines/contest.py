@@ -17,18 +17,20 @@ from tidegate.core.artifacts import Release
 from tidegate.core.errors import TidegateError
 from tidegate.core.metrics import Scored
 from tidegate.monitors.candidates import Candidate, Choice, Rules, choose
+from tidegate.monitors.own_quality import native
 from tidegate.monitors.quality import metric_for
 from tidegate.pipelines import bootstrap
 from tidegate.pipelines.bundles import bundle_of
 from tidegate.pipelines.environment import Environment
 from tidegate.pipelines.learnt import LEARNT_FILE, Learnt
-from tidegate.pipelines.own_metrics import Measure
+from tidegate.pipelines.own_metrics import Measure, own_measure
 from tidegate.registry import releases
 from tidegate.serving.service.records import INPUT, label_text
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from duckdb import DuckDBPyConnection
     from numpy.typing import NDArray
 
     from tidegate.core.progress import Progress
@@ -73,6 +75,7 @@ def matured(environment: Environment, since: datetime | None, now: datetime, mos
     if since is None or since >= until:
         return Matured((), (), ())
     with duckdb.connect() as connection:
+        since = _as_they_came(environment, connection, since, until)
         rows = joined(connection, environment.store, environment.stream, since, until).filter("truth is not null")
         rows = rows.order('"at" desc, id')
         table = (rows if most is None else rows.limit(most)).to_arrow_table()
@@ -80,6 +83,19 @@ def matured(environment: Environment, since: datetime | None, now: datetime, mos
     columns = {name.removeprefix(INPUT): table[name].to_pylist() for name in names}
     inputs = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return Matured(inputs, table["truth"].to_pylist(), table["at"].to_pylist())
+
+
+def _as_they_came(
+    environment: Environment, connection: DuckDBPyConnection, since: datetime, until: datetime
+) -> datetime:
+    """From when on every column that a model sees was recorded as it came: a hash asks a model something else."""
+    from tidegate.serving.telemetry import Predictions
+
+    unseen = set(environment.project.config.data.drop)
+    for one in Predictions(environment.store, environment.stream).captured(connection, since, until):
+        if (one.hidden.exclude | one.hidden.hash) - unseen:
+            since = max(since, one.last + timedelta(microseconds=1))
+    return since
 
 
 def newest(environment: Environment, windows: int, now: datetime) -> Matured:
@@ -112,7 +128,7 @@ def contest(environment: Environment, rows: Matured, others: Sequence[str], prog
             rivals.append(_candidate(environment, field, release))
         except TidegateError as error:
             progress.note(f"{error.message} Release {release} is no candidate.")
-    rules = Rules(partial(_compare, field.measure), field.measure.name, environment.project.config.gate.tolerance)
+    rules = Rules(partial(_compare, field), field.measure.name, environment.project.config.gate.tolerance)
     return choose(champion, rivals, rules) if rivals else None
 
 
@@ -134,13 +150,15 @@ class _Field:
     def of(environment: Environment, rows: Matured) -> _Field:
         import pandas as pd
 
-        name = metric_of(environment)
+        name, frame = metric_of(environment), pd.DataFrame(list(rows.inputs))
+        if ":" in name:
+            return _Field(rows, frame, own_measure(environment.project, name))
         if name not in metrics.DIRECTIONS:
             raise TidegateError(
                 f"The metric {name} is not computed on live answers.",
                 f"monitor.quality.metric can be one of {', '.join(metrics.DIRECTIONS)}.",
             )
-        return _Field(rows, pd.DataFrame(list(rows.inputs)), Measure(name, metrics.DIRECTIONS[name]))
+        return _Field(rows, frame, Measure(name, metrics.DIRECTIONS[name]))
 
 
 def _candidate(environment: Environment, field: _Field, name: str) -> Candidate:
@@ -244,14 +262,27 @@ def _learnt(environment: Environment, release: Release, frame: pd.DataFrame) -> 
         return np.ones(len(frame), dtype=np.bool_)
 
 
-def _compare(measure: Measure, one: Scored, champion: Scored, confidence: float) -> tuple[float, float, float, float]:
+def _compare(
+    field: _Field, one: Scored, champion: Scored, confidence: float, rows: NDArray[np.bool_]
+) -> tuple[float, float, float, float]:
     """Values of both, the paired advantage and its lower bound; NaN where a metric needs what a model does not give."""
-    import pandas as pd
-
-    frame = pd.DataFrame(index=range(len(one.truth)))
+    measure, frame = field.measure, field.frame[rows].reset_index(drop=True)
+    if measure.function is not None:
+        one, champion = _native(one), _native(champion)
     try:
         found = bootstrap.advantage(measure, one, champion, frame, confidence)
         return (measure.of(one, frame), measure.of(champion, frame), found.estimate, found.low)
     except KeyError:
         nothing = float("nan")
         return (nothing, nothing, nothing, nothing)
+
+
+def _native(scored: Scored) -> Scored:
+    """Classes in the model's own kind, as the user's function knows them; a quantity is one already."""
+    import numpy as np
+
+    if not scored.classes:
+        return scored
+    meant = dict(zip(scored.classes, native([str(one) for one in scored.classes]), strict=True))
+    truth, said = (np.array([meant[one] for one in column]) for column in (scored.truth, scored.prediction))
+    return Scored(truth, said, scored.scores, tuple(meant.values()))

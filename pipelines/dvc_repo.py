@@ -31,6 +31,7 @@ import yaml
 from tidegate.core.artifacts import DatasetRef
 from tidegate.core.errors import ConfigError, Conflict, Permanent, TidegateError, UsageError
 from tidegate.core.optouts import opt_out
+from tidegate.pipelines.dvc_config import files_of, malformed
 from tidegate.pipelines.dvc_records import (
     file_md5,
     git_root,
@@ -98,13 +99,17 @@ def _opened(root: Path) -> Iterator[Any]:
     DVC reads some paths relative to the working folder (the run-cache's `dvc.yaml`, a remote's url), so that is `root`.
     """
     _quiet()
+    from dvc.config import ConfigError as DvcConfigError
     from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.repo import Repo
+    from voluptuous import Invalid
 
     try:
         repo = Repo(str(root))
     except NotDvcRepoError as error:
         raise UsageError(f"{root} is not a DVC repository", "Run `tidegate init` there once.") from error
+    except (DvcConfigError, Invalid) as error:
+        raise malformed(root, files_of(root, _shared_configs()), str(error)) from error
     try:
         with chdir(root):
             yield repo
@@ -112,6 +117,13 @@ def _opened(root: Path) -> Iterator[Any]:
         raise translated(error) from error
     finally:
         repo.close()
+
+
+def _shared_configs() -> list[Path]:
+    """The user's own config of DVC and the machine's."""
+    from dvc.config import Config
+
+    return [Path(Config.get_dir(level)) / Config.CONFIG for level in ("global", "system")]
 
 
 def _quiet() -> None:

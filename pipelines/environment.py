@@ -97,7 +97,9 @@ class Environment:
         references = [config.serve.auth.api_keys] if config.serve.auth else []
         references += [one.webhook for one in config.notify]
         hidden = variables(references)
-        slices = [one.column for one in config.gate.slices]
+        # What may not be recorded is not told by its values in a shadow phase either.
+        hidden_columns = {*config.serve.capture.exclude, *config.serve.capture.hash}
+        slices = [one.column for one in config.gate.slices if one.column not in hidden_columns]
         return LocalDeployer(
             self.run_dir / "revisions", self.log_dir, hidden, pairs=self.pairs_dir, capture=self.capture, slices=slices
         )

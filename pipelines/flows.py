@@ -17,6 +17,7 @@ from tidegate.core.config import LOCAL
 from tidegate.core.errors import Inconclusive, Temporary, TidegateError, UsageError
 from tidegate.pipelines import aliases, champion, late_history, stack
 from tidegate.pipelines.environment import Environment
+from tidegate.pipelines.own_live import OwnFunctions
 from tidegate.registry import releases
 from tidegate.registry.ledger import Draft
 from tidegate.registry.state import Decision as Decide
@@ -308,7 +309,7 @@ def plan_to_start(environment: Environment, progress: Progress) -> RolloutPlan:
     Raises:
         Inconclusive: as `plan_rollout`, or the traffic is too little for a test.
     """
-    plan = plan_rollout(environment, progress)
+    plan = plan_rollout(environment, progress, keep=True)
     if plan.mode != environment.project.config.rollout.mode:
         raise Inconclusive(
             " ".join(plan.warnings),
@@ -321,7 +322,12 @@ def plan_to_start(environment: Environment, progress: Progress) -> RolloutPlan:
 
 
 def plan_rollout(
-    environment: Environment, progress: Progress, units_per_minute: float | None = None, *, wait: bool = True
+    environment: Environment,
+    progress: Progress,
+    units_per_minute: float | None = None,
+    *,
+    wait: bool = True,
+    keep: bool = False,
 ) -> RolloutPlan:
     """Measure the champion's traffic and make the plan of a rollout that could start now.
 
@@ -330,6 +336,7 @@ def plan_rollout(
         progress: told while it measures.
         units_per_minute: new users a minute, instead of those measured.
         wait: until there are enough requests to know what is slow; else only what is known already counts.
+        keep: a rollout is to begin by it, so the code of the user's own metrics is kept in the store.
 
     Raises:
         Inconclusive: nothing runs, or nobody came lately: a rollout would learn nothing.
@@ -345,8 +352,14 @@ def plan_rollout(
     if _guards_latency(environment):
         latency = champion.speed(environment, progress) if wait else champion.known_speed(environment)
     units = lately.units_per_minute if units_per_minute is None else units_per_minute
-    late = late_history.measured(environment, str(environment.state().champion))
-    return _plan(environment, units, latency, errors=lately.error_rate, invalid=lately.invalid_rate, late=late)
+    own = OwnFunctions(environment.project)
+    late = late_history.measured(environment, str(environment.state().champion), own)
+    plan = _plan(environment, units, latency, errors=lately.error_rate, invalid=lately.invalid_rate, late=late)
+    if own.code is None:
+        return plan
+    if keep:
+        own.code.keep(environment.store, plan.rollout)
+    return replace(plan, code=own.code.digest)
 
 
 def forecast_rollout(environment: Environment, progress: Progress, units_per_minute: float | None) -> RolloutPlan:

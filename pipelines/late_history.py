@@ -7,15 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from tidegate.core.errors import Inconclusive
+from tidegate.core.errors import Inconclusive, TidegateError
 from tidegate.core.units import format_duration
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tidegate.core.config import Config
-    from tidegate.core.project import Project
     from tidegate.pipelines.environment import Environment
+    from tidegate.pipelines.own_live import OwnFunctions
+    from tidegate.registry.state import RolloutState
+    from tidegate.rollouts.late import Own
     from tidegate.rollouts.late_reading import Exposure, LateReading
     from tidegate.rollouts.plan import Source
     from tidegate.rollouts.planning import Measured
@@ -51,23 +53,39 @@ def ages(config: Config) -> dict[Source, float]:
     return {"labels": labels, "outcomes": window, "own": max(labels, window)}
 
 
-def reading(environment: Environment) -> LateReading:
-    """Who knows what became of this environment's users."""
-    from tidegate.pipelines.own_live import OwnFunctions
+def reading(environment: Environment, own: Own) -> LateReading:
+    """Who knows what became of this environment's users; `own` calls the user's functions."""
     from tidegate.rollouts.late_reading import LateReading
 
-    return LateReading(environment.store, environment.stream, OwnFunctions(environment.project))
+    return LateReading(environment.store, environment.stream, own)
 
 
-def measured(environment: Environment, champion: str) -> dict[str, Measured]:
+def reading_of(environment: Environment, rollout: RolloutState) -> LateReading:
+    """The same for a rollout: the user's functions are what they were when it began."""
+    from tidegate.pipelines.own_code import Kept
+    from tidegate.pipelines.own_live import OwnFunctions
+
+    digest = str(rollout.plan.get("code") or "")
+    kept = Kept(environment.store, rollout.id, digest) if digest else None
+    return reading(environment, OwnFunctions(environment.project, kept=kept))
+
+
+def measured(environment: Environment, champion: str, own: OwnFunctions | None = None) -> dict[str, Measured]:
     """What the champion's users of the last days showed, for each late metric of `rollout`.
+
+    Args:
+        environment: where.
+        champion: a release.
+        own: calls the user's functions, and knows their code afterwards.
 
     Raises:
         Inconclusive: too few of its users are known in this way; says what to do.
         OwnMetricFailed: a function of the user's failed.
     """
+    from tidegate.pipelines.own_live import OwnFunctions
     from tidegate.rollouts.plan import source_of
 
+    own = own or OwnFunctions(environment.project)
     config, found = environment.project.config, {}
     metrics = late_metrics(config)
     for source, age in ages(config).items():
@@ -77,22 +95,21 @@ def measured(environment: Environment, champion: str) -> dict[str, Measured]:
         exposed = list(_exposed(environment, champion, age + settle(config)))
         if not exposed:
             raise _nobody(mine, age)
-        frame = reading(environment).frame(exposed, age, settle(config), inputs=source == "own")
-        found.update({name: _measured(environment.project, name, source, age, frame) for name in mine})
+        frame = reading(environment, own).frame(exposed, age, settle(config), inputs=source == "own")
+        found.update({name: _measured(own, name, source, age, frame) for name in mine})
     return found
 
 
 def _exposed(environment: Environment, champion: str, age: float) -> Iterator[Exposure]:
     """The first prediction of each user who is old enough, newest users first."""
-    import duckdb
-
     from tidegate.rollouts.blocks import Exposed
     from tidegate.rollouts.late_reading import Exposure
     from tidegate.serving.labels import answered
+    from tidegate.serving.small_reads import small_connection
 
     until = datetime.fromtimestamp(time.time() - age, UTC)
     block = environment.project.config.advanced.block
-    with duckdb.connect(config={"threads": 1, "memory_limit": "512MB"}) as connection:
+    with small_connection("What became of the champion's users") as connection:
         known = answered(connection, environment.store, environment.stream, until - timedelta(days=_DAYS), until)
         rows = (
             known.filter(f"release = '{champion}' and unit is not null and arm is not null")
@@ -106,14 +123,12 @@ def _exposed(environment: Environment, champion: str, age: float) -> Iterator[Ex
         yield Exposure(Exposed(0, 0, arm, unit, prediction.partition(".")[0], at), at + block)
 
 
-def _measured(project: Project, name: str, source: Source, age: float, frame: pd.DataFrame) -> Measured:
+def _measured(own: OwnFunctions, name: str, source: Source, age: float, frame: pd.DataFrame) -> Measured:
     import numpy as np
 
-    from tidegate.pipelines.own_live import OwnFunctions
     from tidegate.rollouts.late import OUTCOME, values
     from tidegate.rollouts.planning import Measured, kind_of
 
-    own = OwnFunctions(project)
     if source == "outcomes" and OUTCOME + name not in frame:
         raise _nobody([name], age, users=len(frame))
     answers: dict[str, Any] = {}
@@ -123,6 +138,8 @@ def _measured(project: Project, name: str, source: Source, age: float, frame: pd
         return answer.told
 
     told = values(name, frame, ask)
+    if source == "own":
+        _require_whole(own, name, frame)
     told = told[~np.isnan(told)]
     if len(told) < _LEAST:
         raise _too_few(name, source, len(told), len(frame), age)
@@ -139,6 +156,20 @@ def _measured(project: Project, name: str, source: Source, age: float, frame: pd
     if bound is not None:
         told = np.clip(told, -bound, bound)
     return Measured(float(told.mean()), variance=float(told.var()), bound=bound, **late)
+
+
+def _require_whole(own: OwnFunctions, name: str, frame: pd.DataFrame) -> None:
+    """Refuse a function that needs more than its modules: a rollout keeps these, and calls it by them alone."""
+    from tidegate.rollouts.late import OwnMetricFailed
+
+    try:
+        own.alone().ask(name, frame)
+    except TidegateError as error:
+        raise OwnMetricFailed(
+            f"The metric {name} answers in the project's folder and not by its Python modules alone, which are what a "
+            f"rollout keeps: {error.message}",
+            "Write what it reads from other files into its module, or take it from the frame.",
+        ) from error
 
 
 def _nobody(names: Sequence[str], age: float, users: int = 0) -> Inconclusive:

@@ -21,7 +21,11 @@ def newest(environment: Environment, now: datetime) -> dict[str, Any]:
     A window is judged by data when it ends and by labels when these are final, which is `monitor.labels.maturity`
     later: what a window's document says of quality is of the window before, as a rule.
     """
+    from functools import partial
+
+    from tidegate.monitors import own_quality
     from tidegate.monitors.tables import connection
+    from tidegate.pipelines.own_live import OwnFunctions
 
     config = environment.project.config
     monitor = config.monitor
@@ -38,6 +42,7 @@ def newest(environment: Environment, now: datetime) -> dict[str, Any]:
             maturity=monitor.labels.maturity,
             references=references(environment, environment.state()),
             now=now,
+            own=partial(own_quality.judge, ask=OwnFunctions(environment.project).measure),
         )
     return {**found.to_json(), "from": since.isoformat(), "to": until.isoformat()}
 

@@ -63,9 +63,7 @@ def measure(project: Project, name: str, scored: Scored) -> Measure:
         UserCodeFailed: importing the user's own failed.
     """
     if ":" in name:
-        with user_code.importable(project.root, project.config.train.code):
-            function = user_code.load_function(project.root, name, "the metric")
-        return Measure(name, "higher" if getattr(function, "higher_is_better", True) else "lower", function)
+        return own_measure(project, name)
     usable = metrics.names(project.config.task, scored)
     if name not in usable:
         raise ConfigError(
@@ -73,6 +71,13 @@ def measure(project: Project, name: str, scored: Scored) -> Measure:
             f"These can: {', '.join(usable)}; own ones are written module:function.",
         )
     return Measure(name, metrics.DIRECTIONS[name])
+
+
+def own_measure(project: Project, name: str) -> Measure:
+    """The user's own metric, by the code of the project as it is now; raises as `measure`."""
+    with user_code.importable(project.root, project.config.train.code):
+        function = user_code.load_function(project.root, name, "the metric")
+    return Measure(name, "higher" if getattr(function, "higher_is_better", True) else "lower", function)
 
 
 def measures(project: Project, scored: Scored) -> tuple[Measure, ...]:

@@ -54,6 +54,7 @@ def store_reference(
     from tidegate.monitors import reference
     from tidegate.serving import checked_hooks
     from tidegate.serving.service.model import Model
+    from tidegate.serving.telemetry import Hidden
 
     with progress.task("remember what live data is compared with"), tempfile.TemporaryDirectory() as scratch:
         model = Model(bundle, load_hooks=checked_hooks.load)
@@ -63,9 +64,9 @@ def store_reference(
         answers = _answers(model, prepared, held)
         rows = Path(scratch) / "reference.parquet"
         _write(rows, environment, model, prepared, (train, held, answers))
-        hashed = environment.project.config.serve.capture.hash
+        capture = environment.project.config.serve.capture
         kinds: dict[str, Any] = {
-            one.name: "string" if one.name in hashed else one.kind for one in _compared(environment, model)
+            one.name: "string" if one.name in capture.hash else one.kind for one in _compared(environment, model)
         }
         importance = _importance(environment, model, prepared, measured.metric, progress)
         columns, predictions = reference.of_release(rows, kinds, importance, ordered=ordered)
@@ -78,6 +79,7 @@ def store_reference(
             metric=measured.metric,
             task=model.manifest.task,
             classes=tuple(_texts(model.manifest.classes or [])),
+            hidden=Hidden.of(capture.exclude, capture.hash),
         )
         return reference.save(environment.store, rows, made)
 

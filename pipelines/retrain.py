@@ -158,7 +158,7 @@ def _asked_by_window(environment: Environment) -> Decision:
         if state.open_retrain is not None or window is None or stopped:
             return None
         data = {"retrain": _new_id(), "reason": window.reason, "window": window.since}
-        return Draft("retrain_started", data, actor="monitor")
+        return Draft("retrain_started", data if window.trains else {**data, "trains": False}, actor="monitor")
 
     return decide
 
@@ -285,7 +285,8 @@ class Retraining:
         self.ended = self._acted_already()
         if self.ended is None:
             require_safe(self.environment.project)
-            self.ended = self._former() or self._held_back()
+            former = self._former()
+            self.ended = self._won_by(former) or self._held_back(former)
         return {"goes_on": YES if self.ended is None else NO}
 
     def _look_for_data(self) -> References:
@@ -314,21 +315,28 @@ class Retraining:
         outcome: RetrainOutcome = "former" if rollout.canary in before.versions else "released"
         return Ended(outcome, (f"rollout {rollout.id} began",), rollout.canary, self._data_of(rollout.canary))
 
-    def _former(self) -> Ended | None:
-        """Go back, without a training, if a former champion answers the newest labels better."""
+    def _former(self) -> Choice | None:
+        """Whether a former champion answers the newest labels better: going back costs no training."""
         state, environment = self.environment.state(), self.environment
         with self.progress.task("look at former champions"):
             rows = contest.newest(environment, 1, datetime.now(UTC))
-            choice = contest.contest(environment, rows, formers(state), self.progress)
-        if choice is None or choice.winner is None:
-            return None
-        return self._offer("former", choice, choice.release, self._data_of(choice.release))
+            return contest.contest(environment, rows, formers(state), self.progress)
 
-    def _held_back(self) -> Ended | None:
-        """Going back passes cooldown and budget; a training in its place does not."""
+    def _won_by(self, former: Choice | None) -> Ended | None:
+        if former is None or former.winner is None:
+            return None
+        return self._offer("former", former, former.release, self._data_of(former.release))
+
+    def _held_back(self, former: Choice | None) -> Ended | None:
+        """Going back passes cooldown and budget, and needs no alarm; a training in its place does not, and does."""
         policy = self.environment.project.config.retrain
         stopped = brake(self._before(), policy, datetime.now(UTC)) if self.begun.window else ""
-        return Ended("nothing_new", (f"no former champion is better any more, and {stopped}",)) if stopped else None
+        if not self.begun.trains:
+            stopped = "nothing else asked for a training"
+        if not stopped:
+            return None
+        seen = [one.sentence for one in former.contests] if former is not None else ["no matured label to compare by"]
+        return Ended("nothing_new", (f"no former champion is better any more, and {stopped}", *seen))
 
     def _judged(self, choice: Choice | None, release: str, md5: str) -> Ended:
         """What follows from the contest; a person is asked where there was none."""

@@ -282,7 +282,7 @@ class Stack:
                 environment.store,
                 self.gateway.log,
                 pairs=environment.pairs_dir,
-                reading=late_history.reading(environment),
+                reading=late_history.reading_of(environment, rollout),
             )
 
     def _follow_rollout(self) -> None:

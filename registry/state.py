@@ -108,7 +108,7 @@ class Watched:
 
     `outcome` is drift, no_drift or cannot_tell; `lost` says that quality was lost, None that nobody can tell yet;
     `share` is the weight of the drifted columns, 0 to 1; `asked` whether it asked for a retrain, `reason` why or why
-    not.
+    not; `former` whether a former champion was better in it; `trains` whether anything else asked too.
     """
 
     since: str
@@ -119,6 +119,8 @@ class Watched:
     asked: bool
     reason: str
     report: str = ""
+    former: bool = False
+    trains: bool = True
 
 
 RetrainOutcome = Literal["released", "registered", "kept", "refused", "failed", "former", "nothing_new"]
@@ -129,11 +131,11 @@ class RetrainState:
     """One retrain; `outcome` is None while it runs. `data` is the md5 that it trained on.
 
     `window` is the beginning of the window that asked for it, empty if a person did; `trained` whether it cost a
-    training, which going back to a former champion at once does not.
+    training, which going back to a former champion at once does not. `trains` is False where it may only go back.
 
     `released`: a rollout began or ended well; `registered`: waits for a person; `kept`: the challenger was not better;
     `refused`: by the gate; `former`: a former champion is the better answer; `nothing_new`: the data was trained on
-    before.
+    before, or (without `data`) no former champion was better any more and nothing may be trained.
     """
 
     id: str
@@ -147,6 +149,7 @@ class RetrainState:
     reasons: tuple[str, ...] = ()
     window: str = ""
     trained: bool = True
+    trains: bool = True
 
 
 # What is kept of windows in the state; all of them are in the ledger.
@@ -334,13 +337,16 @@ def _watched(state: State, event: Event) -> State:
         bool(data["retrain"]["asked"]),
         data["retrain"]["reason"],
         data.get("report", ""),
+        former=bool(data["retrain"].get("former")),
+        trains=bool(data["retrain"].get("trains", True)),
     )
     return replace(state, windows=(*state.windows, watched)[-_WINDOWS:])
 
 
 def _retrain_started(state: State, event: Event) -> State:
     data = event.data
-    begun = RetrainState(data["retrain"], data["reason"], event.at, event.actor, window=data.get("window", ""))
+    asked = {"window": data.get("window", ""), "trains": bool(data.get("trains", True))}
+    begun = RetrainState(data["retrain"], data["reason"], event.at, event.actor, **asked)
     return replace(state, retrains=(*state.retrains, begun))
 
 
@@ -379,10 +385,11 @@ GRAMMAR: Mapping[str, Callable[[State, Event], State]] = {
     "rollback": _rollback,  # release, reasons: immediate and unjudged
     "imaged": _imaged,  # release, digest, reference, pushed, sbom, provenance, key: an image was built
     "trainer": lambda state, _: state,  # digest, reference, pushed: the image that a cluster trains with was built
-    "watched": _watched,  # window, until, outcome, share, lost, retrain (asked, reason), report: of live data
-    "retrain_started": _retrain_started,  # retrain, reason, window (that asked; none if a person did)
+    "watched": _watched,  # window, until, outcome, share, lost, retrain (asked, reason, former, trains), report
+    "retrain_started": _retrain_started,  # retrain, reason, window (none if a person asked), trains (False: only back)
     "retrain_ended": _retrain_ended,  # retrain, outcome, release, data (its md5), reasons
     "flow_ended": lambda state, _: state,  # flow, workflow, uid, outcome (failed, cancelled), reasons: in a cluster
+    "erased": lambda state, _: state,  # predictions, labels, outcomes, requests, exposures (how many), reasons
     "frozen": lambda state, event: replace(state, frozen=event.data["reason"]),  # reason: nothing automatic starts
     "unfrozen": lambda state, _: replace(state, frozen=None),  # reason
 }

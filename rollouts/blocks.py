@@ -410,7 +410,7 @@ class BlockBuilder:
         return index, self._sums.setdefault((index, self._phase(counted).weight), _Sums())
 
     def _is_new(self, exposure: Exposure) -> bool:
-        named = exposure.unit and self.seen.add(f"{self.plan.rollout}:{exposure.unit}")
+        named = exposure.unit and self.seen.add(self.plan.rollout, exposure.unit)
         if self.plan.unit == "user" and not named:
             return False
         return all(abs(exposure.at - phase.at) > SETTLE for phase in self._phases[1:])

@@ -163,7 +163,8 @@ class Cohorts:
     def _measure(self, source: Source, blocks: list[int], start: float) -> None:
         metrics = self._ages[source]
         users = [one for index in blocks for one in read_exposures(self._store, self.plan.rollout, index)]
-        found = self._reading.cohorts(metrics, users, self.plan.settle)
+        # Whoever was erased is in no cohort any more, and may have been the only one of these blocks.
+        found = self._reading.cohorts(metrics, users, self.plan.settle) if users else ()
         if source != "labels" and "labels" in self._ages:
             # Whose truth is known is counted once, whoever needs it.
             found = tuple(replace(one, metrics=_without_labelled(one)) for one in found)

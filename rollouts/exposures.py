@@ -41,6 +41,26 @@ def read_exposures(store: Store, rollout: str, index: int) -> list[Exposure]:
     return [Exposure(Exposed(*row[:-1]), row[-1]) for row in zip(*columns, strict=True)]
 
 
+def erase_exposures(store: Store, rollout: str, unit: int) -> int:
+    """Take a user out of what is kept, by the keyed hash; returns how many rows there were.
+
+    A block's file stays where nobody is left in it: whoever follows the rollout knows the blocks by their files.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    gone = 0
+    for path in store.list(_folder(rollout)):
+        table = pq.read_table(io.BytesIO(store.read(path)))
+        left = table.filter(pc.not_equal(table.column("unit"), unit))
+        if left.num_rows < table.num_rows:
+            buffer = io.BytesIO()
+            pq.write_table(left, buffer, compression="zstd")
+            store.write(path, buffer.getvalue())
+            gone += table.num_rows - left.num_rows
+    return gone
+
+
 def exposed_blocks(store: Store, rollout: str) -> list[int]:
     """The blocks of which users are kept, in order."""
     return sorted(int(path.rsplit("/", 1)[1].removesuffix(".parquet")) for path in store.list(_folder(rollout)))

@@ -6,7 +6,7 @@ A block may be a minute long, and the one in which the failures begin still hold
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tidegate.rollouts.blocks import DEAD, Exposure
@@ -27,10 +27,16 @@ class Failing:
     Args:
         block_seconds: of the plan; the stop comes sooner than that.
         state: JSON of a former `state()`.
+        name: how a user is written down; the state is kept in the store.
     """
 
-    def __init__(self, block_seconds: float, state: Mapping[str, Any] | None = None) -> None:
-        self._span = min(_SPAN_SECONDS, block_seconds / 2)
+    def __init__(
+        self,
+        block_seconds: float,
+        state: Mapping[str, Any] | None = None,
+        name: Callable[[str], int | str] = str,
+    ) -> None:
+        self._span, self._name = min(_SPAN_SECONDS, block_seconds / 2), name
         self._begin()
         if state:
             self._count, self._from, self._to = state["count"], state["from"], state["to"]
@@ -47,7 +53,7 @@ class Failing:
             self._to = max(self._to, exposure.at) if self._count else exposure.at
             self._count += 1
             if len(self._users) < _USERS:
-                self._users.add(exposure.unit)
+                self._users.add(str(self._name(exposure.unit)))
         elif exposure.status != CLIENT_LEFT:
             self._begin()
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tidegate.core.errors import TidegateError
 from tidegate.core.metrics import EPSILON
+from tidegate.core.store import StoreError
 from tidegate.rollouts.blocks import ARMS, LABELLED, Cohort, Counts, Moments, Sums
 from tidegate.rollouts.plan import GoalPlan, Stream
 
@@ -122,6 +123,8 @@ def _own(metric: str, frame: pd.DataFrame, own: Own) -> Floats:
 
     try:
         found = np.asarray(own(metric, frame), dtype=np.float64)
+    except (OSError, StoreError):
+        raise  # the store that keeps its code does not answer now
     except TidegateError as error:
         raise OwnMetricFailed(f"The metric {metric} failed: {error.message}", error.hint) from error
     except Exception as error:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from tidegate.core.errors import Temporary
 from tidegate.core.store import Store
 from tidegate.rollouts.blocks import Cohort, Exposed
 from tidegate.rollouts.late import OUTCOME, cohorts
 from tidegate.rollouts.plan import GoalPlan, Stream
 from tidegate.serving import labels
 from tidegate.serving.labels import stored
+from tidegate.serving.small_reads import small_connection
 from tidegate.serving.telemetry import INPUT, Predictions
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 _SKEW: Final = timedelta(seconds=5)
 _COLUMNS: Final = ("id", "at", "unit", "arm", "label", "value", "score", "probabilities", "truth", "truth_received")
 _CLASSES: Final = b"tidegate.classes"
+_WHAT: Final = "What became of the rollout's users"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class LateReading:
 
     def late_labels(self, since: float, until: float, age: float) -> int:
         """How many predictions of [since, until) have a truth that came, or changed, after they had reached an age."""
-        with _connection() as connection:
+        with small_connection(_WHAT) as connection:
             known = labels.joined(connection, self._store, self._stream, _moment(since), _moment(until))
             late = known.filter(f'truth_received > "at" + interval {round(age * 1e6)} microseconds')
             ((count,),) = late.aggregate("count(*)").fetchall()
@@ -89,7 +89,7 @@ class LateReading:
         """
         since = _moment(min(one.user.at for one in exposed)) - _SKEW
         until = _moment(max(one.until for one in exposed)) + _SKEW
-        with _connection() as connection:
+        with small_connection(_WHAT) as connection:
             connection.register("exposed", _table(exposed))
             self._predictions(connection, since, until, timedelta(seconds=age), inputs=inputs)
             frame: pd.DataFrame = connection.sql(_FRAME).df()
@@ -142,19 +142,6 @@ class LateReading:
             about = pq.read_metadata(io.BytesIO(self._store.read(path))).metadata or {}
             return tuple(json.loads(about.get(_CLASSES, b"[]")))
         return ()
-
-
-@contextmanager
-def _connection() -> Iterator[DuckDBPyConnection]:
-    import duckdb
-
-    try:
-        # Beside the processes that answer users; a cohort is small.
-        with duckdb.connect(config={"threads": 1, "memory_limit": "512MB"}) as connection:
-            yield connection
-    except duckdb.IOException as error:
-        # A file that was listed has just been compacted or has expired.
-        raise Temporary(f"What became of the rollout's users cannot be read now: {error}.") from error
 
 
 def _moment(seconds: float) -> datetime:

@@ -70,8 +70,8 @@ class RolloutLoop:
         self.plan = RolloutPlan.from_dict(rollout.plan)
         self._ledger, self._store, self._clock = ledger, store, clock
         self._reading, self._aside = reading, aside
-        self._name = hashing(store) if self.plan.late else None
-        self._watch, self._failing = CanaryWatch(clock()), Failing(self.plan.block_seconds)
+        self._name = hashing(store)
+        self._watch, self._failing = CanaryWatch(clock()), Failing(self.plan.block_seconds, name=self._name)
         self._condemned = False
         self._told = ""
         self._stable_ready = True
@@ -116,7 +116,7 @@ class RolloutLoop:
             return
         now = self._clock()
         if self._builder is None:
-            self._builder = BlockBuilder(self.plan, now, weight, name=self._name)
+            self._builder = BlockBuilder(self.plan, now, weight, name=self._name_late)
         else:
             self._builder.set_weight(weight, now)
         self._weight = weight
@@ -173,6 +173,11 @@ class RolloutLoop:
             return [] if told == trouble.message else [f"Rollout {self.id}: {trouble.message} Trying again."]
         reasons = [trouble.message, trouble.hint] if trouble.hint else [trouble.message]
         return self._write("held", verdict.step, {"reasons": reasons, "units": verdict.units})
+
+    @property
+    def _name_late(self) -> Callable[[str], int] | None:
+        """How users are kept for what is known late; None where everything is known at once."""
+        return self._name if self.plan.late else None
 
     @property
     def _late(self) -> float:
@@ -271,12 +276,12 @@ class RolloutLoop:
         self._weight = document["weight"]
         self._awake, self._stable_ready = document["at"], document["stable_ready"]
         self._watch = CanaryWatch(self._clock(), was_ready=document.get("was_ready", False))
-        self._failing = Failing(self.plan.block_seconds, document.get("failing"))
+        self._failing = Failing(self.plan.block_seconds, document.get("failing"), self._name)
         self._copies = Copies(self.plan, self._folder, document.get("shadow"))
         self._builder = None
         if document["builder"] is not None:
             seen = b"".join(self._store.read(path) for path in self._store.list(f"rollouts/{self.id}/seen"))
-            self._builder = BlockBuilder.restore(self.plan, document["builder"], seen, self._name)
+            self._builder = BlockBuilder.restore(self.plan, document["builder"], seen, self._name_late)
             forget_from(self._store, self.id, self._builder.oldest)
         self._cohorts = self._new_cohorts(document.get("cohorts"))
 

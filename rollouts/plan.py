@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tidegate.core.config_types import LABEL_METRICS, OUTCOME_METRICS
@@ -120,6 +120,8 @@ class StepForecast:
         rollback_seconds: effect ("error_rate x10") -> until half of such canaries are rolled back; None: not detected.
         slowest: the metric that good canaries wait for.
         delay: how much of `promote_seconds` is spent waiting for the age at which late metrics are counted.
+        goal_seconds: improvement ("conversion +10 %") -> until the goal is proven for half of such canaries; None: not
+            within 48 hours. `promote_seconds` is without it, because the improvement is not known.
     """
 
     weight: int
@@ -128,6 +130,7 @@ class StepForecast:
     rollback_seconds: Mapping[str, float | None]
     slowest: str
     delay: float = 0.0
+    goal_seconds: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,8 @@ class RolloutPlan:
     """See the module. Times in seconds; `step_max` holds one for each step; `units_per_minute` counts both arms.
 
     `shadow_min` is how long the canary gets copies before the first step; 0: it does not. `settle` is how long a
-    recorded prediction may take to reach the store.
+    recorded prediction may take to reach the store. `code` is the sha256 of the user's own metrics, whose modules
+    are kept with the rollout; empty: there are none.
     """
 
     rollout: str
@@ -156,6 +160,7 @@ class RolloutPlan:
     warnings: tuple[str, ...] = ()
     shadow_min: float = 0.0
     settle: float = 0.0
+    code: str = ""
 
     @property
     def streams(self) -> tuple[Stream, ...]:

@@ -45,6 +45,8 @@ _SURE = 2.0
 _LADDERS = ((1, 5, 25, 50), (5, 25, 50), (10, 50), (25, 50), (50,))
 _EFFECTS: dict[str, tuple[float, ...]] = {"error_rate": (2.0, 10.0), "latency_p99": (3.0,), "accuracy": (1.5, 2.0)}
 _MISSES = {"accuracy": "wrong labels"}
+# What a new version may win, as a part of what the stable arm has.
+_WINS = (0.05, 0.1, 0.2, 0.5)
 _HIGHER_IS_BETTER = ("accuracy", "conversion", "revenue")
 # One block may be the edge of a burst.
 _SHADOW_BLOCKS = 2
@@ -305,7 +307,40 @@ def _forecast_step(plan: RolloutPlan, weight: int) -> StepForecast:
         if s.harm.at(s.bad) < s.bad * factor < 1
     }
     units = None if promote is None else promote * per_second * weight / 100
-    return StepForecast(weight, promote, units, rollback, slowest.metric, delay)
+    return StepForecast(weight, promote, units, rollback, slowest.metric, delay, _goal_seconds(plan, weight))
+
+
+def _goal_seconds(plan: RolloutPlan, weight: int) -> dict[str, float | None]:
+    """Seconds until the goal is proven, for a few improvements that are beyond what it asks for."""
+    goal = plan.goal
+    if goal is None or plan.units_per_minute <= 0:
+        return {}
+    up = goal.better == "higher"
+    found: dict[str, float | None] = {}
+    stable = max(goal.baseline, _LEAST_RATE) if goal.metric in _RARE else goal.baseline
+    for part in _WINS:
+        won = part * abs(stable)
+        canary = stable + (won if up else -won)
+        if won <= goal.improve_by or (goal.kind == "share" and not 0 < canary < 1):
+            continue
+        seconds = _goal_units(plan, goal, stable, canary, weight) * 60 / plan.units_per_minute + goal.delay
+        name = f"{goal.metric} {'+' if up else '-'}{part:.0%}".replace("%", " %")
+        found[name] = max(seconds, plan.block_seconds) if seconds <= HORIZON + goal.delay else None
+    return found
+
+
+def _goal_units(plan: RolloutPlan, goal: GoalPlan, stable: float, canary: float, weight: int) -> float:
+    """Units of both arms until half of all such canaries have proven it: as `battery` tests it, in one step."""
+    from tidegate.rollouts.stats.forecast import units_to_evidence, units_to_mean_evidence
+
+    beyond = abs(canary - stable) - goal.improve_by
+    if goal.kind == "mean":
+        return units_to_mean_evidence(beyond, goal.variance, weight=weight, level=plan.alpha) / goal.known
+    better, now = (canary, stable) if goal.better == "higher" else (1 - canary, 1 - stable)
+    if not 0 < now + goal.improve_by < 1:
+        return math.inf
+    line = {"ratio": 1.0, "margin": goal.improve_by}
+    return units_to_evidence(better, now, **line, side=+1, weight=weight, level=plan.alpha) / goal.known
 
 
 def _units(stream: Stream, bad: float, *, side: int, weight: int, level: float, diluted: float = 1.0) -> float:
@@ -366,6 +401,23 @@ def _about(seconds: float) -> str:
 def _doubts(plan: RolloutPlan) -> tuple[str, ...]:
     if plan.mode == "guard":
         return ()
+    return _slow_steps(plan) + _far_goal(plan)
+
+
+def _far_goal(plan: RolloutPlan) -> tuple[str, ...]:
+    """That even the largest improvement of the forecast is not expected to be proven in the last step."""
+    if not plan.forecast or not plan.forecast[-1].goal_seconds:
+        return ()
+    step, maximum = plan.forecast[-1], plan.step_max[-1]
+    name, seconds = list(step.goal_seconds.items())[-1]
+    if seconds is not None and seconds <= maximum:
+        return ()
+    needs = "more than 48 h" if seconds is None else _about(seconds)
+    doubt = f"The goal is not expected to be proven: {name} needs {needs} at {step.weight} % and the step ends after "
+    return (f"{doubt}{_about(maximum)}. Use a longer step.max, more traffic, or a goal that asks for less.",)
+
+
+def _slow_steps(plan: RolloutPlan) -> tuple[str, ...]:
     return tuple(
         f"The step at {step.weight} % is not expected to decide: {step.slowest} of a good canary needs "
         + ("longer than anybody can wait" if step.promote_seconds is None else _about(step.promote_seconds))

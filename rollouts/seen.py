@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+import secrets
+
 import numpy as np
 import numpy.typing as npt
+
+
+def user_hash(rollout: str, unit: str) -> int:
+    """A user of a rollout as 64 bits (xxh64, as the gateway deals users)."""
+    import xxhash
+
+    return xxhash.xxh64_intdigest(f"{rollout}:{unit}".encode())
+
+
+def without(content: bytes, user: int) -> bytes:
+    """The same list with a number that is nobody's in place of a user: places and length are what readers go by."""
+    hashes = np.frombuffer(content, dtype="<u8").copy()
+    mine = hashes == np.uint64(user)
+    hashes[mine] = np.frombuffer(secrets.token_bytes(8 * int(mine.sum())), dtype="<u8")
+    return hashes.tobytes()
 
 
 class Seen:
@@ -20,11 +37,9 @@ class Seen:
         self._unsaved: list[int] = []
         self.count = len(content) // 8
 
-    def add(self, name: str) -> bool:
-        """Add a user, as "<rollout>:<unit>"; False if there already."""
-        import xxhash
-
-        value = xxhash.xxh64_intdigest(name.encode())
+    def add(self, rollout: str, unit: str) -> bool:
+        """Add a user of a rollout; False if there already."""
+        value = user_hash(rollout, unit)
         if value in self._recent:
             return False
         place = int(np.searchsorted(self._settled, np.uint64(value))) if self._settled.size else 0

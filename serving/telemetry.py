@@ -11,14 +11,17 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from tidegate.core.store import Store
 from tidegate.serving.record_times import may_hold
 from tidegate.serving.service.records import (
+    CAPTURE,
     INPUT,
     PLACES,
+    Hidden,
     folder,
     hour_folder,
     label_text,
@@ -32,7 +35,17 @@ from tidegate.serving.service.records import (
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
-__all__ = ["INPUT", "Predictions", "folder", "label_text", "salt_of", "unit_hash", "write_records"]
+__all__ = [
+    "INPUT",
+    "Captured",
+    "Hidden",
+    "Predictions",
+    "folder",
+    "label_text",
+    "salt_of",
+    "unit_hash",
+    "write_records",
+]
 
 COMPACTED: Final = "compact-"
 """What the name of a file begins with that stands for others."""
@@ -40,6 +53,15 @@ REPLACES: Final = b"tidegate.replaces"
 HOUR: Final = timedelta(hours=1)
 # From so many hours on, one listing of everything is quicker than one of each hour.
 _MANY: Final = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """What was hidden in records between two times, both of a record."""
+
+    hidden: Hidden
+    first: datetime
+    last: datetime
 
 
 class Predictions:
@@ -87,6 +109,27 @@ class Predictions:
         found = read.filter(f'"at" >= {literal(since)} and "at" < {literal(until)}')
         return found if columns is None else found.project(", ".join(map(quoted, columns)))
 
+    def captured(self, connection: DuckDBPyConnection, since: datetime, until: datetime) -> list[Captured]:
+        """What was hidden in the records of [since, until), the earliest first; files that do not say are left out."""
+        files = self.files(since, until)
+        if not files:
+            return []
+        self._register(connection)
+        listed = f"[{', '.join(text(self.store.location(file)) for file in files)}]"
+        within = f'"at" >= {literal(since)} and "at" < {literal(until)}'
+        # File names are quoted, times are ours.
+        query = f"""
+            select decode(m.value) as said, min(r.first) as first, max(r.last) as last
+            from parquet_kv_metadata({listed}) m
+            join (select filename, min("at") as first, max("at") as last
+                  from read_parquet({listed}, filename = true, union_by_name = true, hive_partitioning = false)
+                  where {within} group by filename) r on r.filename = m.file_name
+            where decode(m.key) = '{CAPTURE}' group by said order by first, said"""  # noqa: S608
+        return [
+            Captured(Hidden.from_json(json.loads(said)), utc(first), utc(last))
+            for said, first, last in connection.sql(query).fetchall()
+        ]
+
     def find(self, prediction: str) -> dict[str, Any] | None:
         """The record of a prediction, newest first; of a request with several rows, asked without a row, the first.
 
@@ -122,11 +165,14 @@ class Predictions:
     def _read(self, connection: DuckDBPyConnection, files: Sequence[str]) -> DuckDBPyRelation:
         if not files:
             return connection.sql(_EMPTY)
+        self._register(connection)
+        places = [self.store.location(file) for file in files]
+        return connection.read_parquet(places, union_by_name=True, hive_partitioning=False)
+
+    def _register(self, connection: DuckDBPyConnection) -> None:
         filesystem = self.store.filesystem
         if filesystem is not None and not connection.filesystem_is_registered(_protocol(filesystem)):
             connection.register_filesystem(filesystem)
-        places = [self.store.location(file) for file in files]
-        return connection.read_parquet(places, union_by_name=True, hive_partitioning=False)
 
     def live(self, files: Iterable[str]) -> list[str]:
         """Without the files of the same hour that a compacted one stands for."""
@@ -154,6 +200,7 @@ def write_records(
     classes: Sequence[Any] | None,
     task: str,
     writer: str = "",
+    hidden: Hidden | None = None,
 ) -> list[str]:
     """Write records that come from elsewhere than a serving process; returns the files' paths.
 
@@ -164,6 +211,7 @@ def write_records(
         classes: what the places of `probabilities` stand for.
         task: classification, regression or custom.
         writer: names the files; random by default.
+        hidden: columns that are left out or hashed, if anybody knows.
     """
     import pyarrow as pa
 
@@ -172,7 +220,7 @@ def write_records(
         hours.setdefault(hour_folder(stream, record["at"]), []).append(record)
     written = []
     for number, (where, rows) in enumerate(sorted(hours.items())):
-        table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema_of(rows, classes, task))
+        table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema_of(rows, classes, task, hidden))
         path = f"{where}/{writer or secrets.token_hex(6)}-{number}.parquet"
         store.write(path, to_parquet(table))
         written.append(path)

@@ -178,7 +178,8 @@ def watch(environment: Environment, count: int, hostile: str = "") -> None:
 
 def drift(rng: random.Random, since: datetime, until: datetime, moved: float, hostile: str) -> dict[str, Any]:
     """The document of `monitor run`; `moved` 0 to 1 says how far the world is from the training data."""
-    night = since.hour == 3
+    # While the world moves nobody sleeps, whatever the hour of the test.
+    night = since.hour == 3 and moved < 0.4
     columns = [column(rng, name, place, moved, hostile) for place, name in enumerate(INPUTS)]
     share = sum(one["importance"] for one in columns if one["drifted"])
     word = "cannot_tell" if night else "drift" if share >= 0.3 else "no_drift"

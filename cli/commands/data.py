@@ -202,9 +202,12 @@ def _render_diff(console: Console, found: dict[str, Any]) -> None:
 def erase(
     unit: Annotated[str, typer.Option("--unit", help="The user, as requests name them (rollout.unit.header).")],
     *,
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why; the ledger keeps it, so do not name the user.")
+    ] = "the user asked for it",
     yes: Annotated[bool, typer.Option("--yes", help="Erase without asking.")] = False,
 ) -> None:
-    """Erase one user: recorded predictions, their labels and outcomes, and the name in the gateway's log."""
+    """Erase one user: predictions, their labels and outcomes, what rollouts keep, and the name in the gateway's log."""
     from tidegate.core.errors import UsageError
     from tidegate.pipelines.environment import environment_for
     from tidegate.pipelines.erasure import erase_user
@@ -216,8 +219,9 @@ def erase(
     if not yes:
         _confirm(f"Erase all records of this user in {environment.stream}? They cannot be brought back.")
     with t.progress.task("erase the records"):
-        erased = erase_user(environment, unit)
+        erased = erase_user(environment, unit, reason)
     counts = {"predictions": erased.predictions, "labels": erased.labels, "outcomes": erased.outcomes}
+    counts["exposures"] = erased.exposures
     document = {"kind": "data", "action": "erase", **counts, "requests": erased.requests}
 
     def render(console: Console) -> None:

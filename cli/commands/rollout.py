@@ -447,8 +447,14 @@ def _print_plan(console: Console, made: RolloutPlan) -> None:
     effects = Table("if the canary has", *(f"rolled back at {step.weight} % in" for step in made.forecast), box=None)
     for name in made.forecast[0].rollback_seconds if made.forecast else ():
         effects.add_row(name, *(_time(step.rollback_seconds.get(name)) for step in made.forecast))
-    if effects.row_count:
-        console.print(effects)
+    goals = Table(
+        "if the canary has", *(f"the goal is proven at {step.weight} % in" for step in made.forecast), box=None
+    )
+    for name in made.forecast[0].goal_seconds if made.forecast else ():
+        goals.add_row(name, *(_time(step.goal_seconds.get(name)) for step in made.forecast))
+    for table in (effects, goals):
+        if table.row_count:
+            console.print(table)
     for warning in (*baseline_sentences(made), *filter(None, [bunching_sentence(made)]), *made.warnings):
         console.print(warning, markup=False, soft_wrap=True)
 

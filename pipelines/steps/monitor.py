@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tidegate.core.progress import Progress
     from tidegate.monitors.report import Sides
     from tidegate.pipelines.environment import Environment
+    from tidegate.serving.telemetry import Captured
 
 Document = dict[str, Any]
 Decide = Callable[[State, Mapping[str, Any]], Mapping[str, Any]]
@@ -198,7 +199,7 @@ def look(environment: Environment, window: Window) -> Document:
     with connection() as opened:
         answered = predictions.relation(opened, window.since, window.until).filter(ANSWERED)
         release = _serving(environment, answered)
-        compared = _compared(environment, opened, answered, release)
+        compared = _compared(environment, opened, answered, release, window)
     return _document(window, release, compared, live_quality.newest(environment, window.until))
 
 
@@ -219,8 +220,14 @@ def _document(
 
 
 def _compared(
-    environment: Environment, opened: DuckDBPyConnection, answered: DuckDBPyRelation, release: Release | None
+    environment: Environment,
+    opened: DuckDBPyConnection,
+    answered: DuckDBPyRelation,
+    release: Release | None,
+    window: Window,
 ) -> Compared:
+    from tidegate.monitors import reference
+    from tidegate.monitors.comparable import unlike
     from tidegate.monitors.drift import cannot_tell, compare
 
     policy = environment.project.config.monitor
@@ -232,7 +239,15 @@ def _compared(
         return Compared(rows, "cannot_tell", None, (), (), (old,))
     sides = _sides(environment, opened, answered, release)
     left_out = environment.project.config.serve.capture.exclude
-    return compare(sides.known, sides.inputs, sides.predictions, policy, left_out=left_out)
+    known, captured = reference.load(environment.store, release.reference), _captured(environment, opened, window)
+    strange = unlike(known.hidden, captured, known.columns)
+    return compare(sides.known, sides.inputs, sides.predictions, policy, left_out=left_out, unlike=strange)
+
+
+def _captured(environment: Environment, opened: DuckDBPyConnection, window: Window) -> list[Captured]:
+    from tidegate.serving.telemetry import Predictions
+
+    return Predictions(environment.store, environment.stream).captured(opened, window.since, window.until)
 
 
 def _sides(environment: Environment, opened: DuckDBPyConnection, answered: DuckDBPyRelation, release: Release) -> Sides:

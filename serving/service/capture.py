@@ -141,6 +141,7 @@ class Capture:
         self._batches: list[pa.RecordBatch] = []
         self._files: deque[_File] = deque()
         self._store: Store | None = None
+        self._salt = b""
         self._recorder: Recorder | None = None
         self._complaint = ""
         self._wake, self._closing = threading.Event(), False
@@ -216,10 +217,18 @@ class Capture:
                 self.counts.errors += 1
                 logger.warning("a prediction could not be recorded: %s", type(error).__name__)
 
+    def salt(self) -> bytes:
+        """The store's secret, which users are hashed with; kept once it was read.
+
+        Raises:
+            StoreError, OSError: the store does not answer now.
+        """
+        self._store = self._store or open_store(self._settings.store)
+        self._salt = self._salt or salt_of(self._store)
+        return self._salt
+
     def _open(self) -> Recorder:
-        settings = self._settings
-        self._store = self._store or open_store(settings.store)
-        salt = salt_of(self._store)
+        settings, salt = self._settings, self.salt()
         chosen: dict[str, Any] = {"exclude": self._exclude, "hashed": settings.hash, "caller": settings.id or ""}
         return Recorder(self._manifest, self._release, salt, **chosen)
 

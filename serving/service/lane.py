@@ -121,6 +121,8 @@ class Lane:
         if self._release or manifest.release:
             self._fixed.append((b"x-tidegate-release", (self._release or manifest.release).encode()))
         self._pairs.classes = manifest.classes
+        if capture is not None:
+            self._pairs.salt = capture.salt
         self._pairs.knows(model.schema.names)
         self._model, self._batcher, self._capture = model, batcher, capture
 

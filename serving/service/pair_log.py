@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from typing import Any, Literal
 import msgspec
 
 from tidegate.serving.service.model import Answer
+from tidegate.serving.service.records import unit_hash
 from tidegate.serving.service.schema import Row
 
 # Lines a second of one process; beyond them every other id is left out, then three of four, and so on.
@@ -42,7 +44,7 @@ class Half(msgspec.Struct, omit_defaults=True):
         rollout: whose shadow phase it is.
         id: the same in both halves.
         arm: `shadow` answered the copy.
-        unit: a hash of the user's name, to tell users apart.
+        unit: the user's keyed hash, as in recorded predictions.
         at: when the request came, seconds since the epoch.
         status: of the answer.
         seconds: from the request's head to its answer.
@@ -87,7 +89,7 @@ def decode(line: bytes) -> Half:
 class _Waiting:
     """An answer on its way to the file."""
 
-    name: tuple[str, str, int]
+    name: tuple[str, str, bytes]
     arm: Literal["stable", "shadow"]
     at: float
     status: int
@@ -104,6 +106,11 @@ class PairLog:
         release: of this process; names the files.
         classes: what the columns of `Answer.probabilities` stand for.
         slices: columns whose values the stable half keeps, so that disagreement is told by them.
+
+    Attributes:
+        classes: as given; set when the model is known.
+        salt: the store's secret that users are hashed with. Without a store it is one of this process alone, which
+            tells users apart as well.
     """
 
     def __init__(
@@ -115,6 +122,8 @@ class PairLog:
     ) -> None:
         self._folder, self._release, self._slices = folder, release, tuple(slices)
         self.classes = classes
+        own = secrets.token_bytes(32)
+        self.salt: Callable[[], bytes] = lambda: own
         self._places: dict[str, int] = {}
         self._queue: deque[_Waiting] = deque()
         self._level = self._kept = self._file = 0
@@ -201,7 +210,8 @@ class PairLog:
 
     def _half(self, waiting: _Waiting) -> Half:
         rollout, name, unit = waiting.name
-        half = Half(rollout, name, waiting.arm, unit, round(waiting.at, 6), waiting.status, round(waiting.seconds, 6))
+        user = unit_hash(self.salt(), unit.decode("utf-8", "surrogateescape"))
+        half = Half(rollout, name, waiting.arm, user, round(waiting.at, 6), waiting.status, round(waiting.seconds, 6))
         answer = waiting.answer
         if answer is not None:
             half.predictions = [_plain(value) for value in answer.predictions]
@@ -231,13 +241,13 @@ class PairLog:
         return self._folder / f"{self._release or 'model'}.{os.getpid()}.{number:06d}.jsonl"
 
 
-def _parse(pair: bytes) -> tuple[str, str, int] | None:
-    """Rollout, id, and a hash of the unit, which may hold spaces."""
+def _parse(pair: bytes) -> tuple[str, str, bytes] | None:
+    """Rollout, id, and the unit, which may hold spaces."""
     parts = pair.split(b" ", 2)
     if len(parts) < 3:  # noqa: PLR2004 - the three
         return None
     rollout, name, unit = parts
-    return rollout.decode("latin-1"), name.decode("latin-1"), zlib.crc32(unit)
+    return rollout.decode("latin-1"), name.decode("latin-1"), unit
 
 
 def _rows(answer: Answer) -> int:

@@ -14,6 +14,7 @@ from tidegate.serving.service.manifest import Column, Manifest
 from tidegate.serving.service.records import (
     INPUT,
     KINDS,
+    Hidden,
     arrow_type,
     fixed_fields,
     label_text,
@@ -81,6 +82,7 @@ class Recorder:
 
         self._release, self._version, self._salt = release, manifest.version, salt
         left_out, hashed = set(exclude), set(hashed)
+        hidden = Hidden.of(left_out, hashed)
         kept = [(i, one) for i, one in enumerate(manifest.columns) if one.name not in left_out]
         self._inputs = [(i, _type(one, hashed), one.name in hashed) for i, one in kept]
         self._caller = next((i for i, one in enumerate(manifest.columns) if one.name == caller), None)
@@ -88,7 +90,9 @@ class Recorder:
         # A classifier answers with one of its classes.
         self._label, self._value = _readers(manifest.task, self._texts.get if manifest.classes else _text)
         fields = [pa.field(INPUT + one.name, kind) for (_, one), (_, kind, _) in zip(kept, self._inputs, strict=True)]
-        self.schema = pa.schema([*fixed_fields(), *fields], metadata=metadata_of(manifest.classes, manifest.task))
+        self.schema = pa.schema(
+            [*fixed_fields(), *fields], metadata=metadata_of(manifest.classes, manifest.task, hidden)
+        )
 
     def batch(self, requests: Sequence[Request]) -> pa.RecordBatch:
         """One Arrow row for each row of the requests, in their order."""

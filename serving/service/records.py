@@ -9,9 +9,10 @@ import hashlib
 import io
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tidegate.core.store import Store
 
@@ -51,6 +52,37 @@ KINDS: Final[Mapping[str, str]] = {
     "datetime": "TIMESTAMP",
 }
 """The SQL type of `input.<column>` by the column's kind."""
+
+
+CAPTURE: Final = "tidegate.capture"
+"""Where a file's metadata says what `Hidden` holds; files of older versions do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """The columns of which a record does not hold what came: left out, or a keyed hash only (`serve.capture`)."""
+
+    exclude: frozenset[str] = frozenset()
+    hash: frozenset[str] = frozenset()
+
+    @staticmethod
+    def of(exclude: Iterable[str], hashed: Iterable[str]) -> Hidden:
+        """Of the config's two lists; what is left out is not hashed."""
+        left_out = frozenset(exclude)
+        return Hidden(left_out, frozenset(hashed) - left_out)
+
+    def kept(self, column: str) -> Literal["as it came", "as a hash", "not at all"]:
+        """How a column is recorded."""
+        return "not at all" if column in self.exclude else "as a hash" if column in self.hash else "as it came"
+
+    def to_json(self) -> dict[str, list[str]]:
+        """As files and references hold it."""
+        return {"exclude": sorted(self.exclude), "hash": sorted(self.hash)}
+
+    @staticmethod
+    def from_json(document: Mapping[str, Sequence[str]]) -> Hidden:
+        """Read what `to_json` wrote."""
+        return Hidden(frozenset(document["exclude"]), frozenset(document["hash"]))
 
 
 def folder(stream: str) -> str:
@@ -123,9 +155,10 @@ def _padded(text: str) -> bool:
     return len(digits.removesuffix(".0")) > 1 and digits.startswith("0")
 
 
-def metadata_of(classes: Sequence[Any] | None, task: str) -> dict[str, str]:
-    """What a file says about all of its rows."""
-    return {
+def metadata_of(classes: Sequence[Any] | None, task: str, hidden: Hidden | None = None) -> dict[str, str]:
+    """What a file says about all of its rows; `hidden` None: nobody knows."""
+    said = {} if hidden is None else {CAPTURE: json.dumps(hidden.to_json())}
+    return said | {
         "tidegate.schema": str(VERSION),
         "tidegate.classes": json.dumps([label_text(one) for one in classes or ()]),
         "tidegate.task": task,
@@ -156,13 +189,15 @@ def fixed_fields() -> list[pa.Field]:
     return [pa.field(name, arrow_type(kind)) for name, kind in PLACES.items()]
 
 
-def schema_of(rows: Sequence[Mapping[str, Any]], classes: Sequence[Any] | None, task: str) -> pa.Schema:
+def schema_of(
+    rows: Sequence[Mapping[str, Any]], classes: Sequence[Any] | None, task: str, hidden: Hidden | None = None
+) -> pa.Schema:
     """The schema of rows whose inputs have the types that pyarrow sees in them."""
     import pyarrow as pa
 
     names = dict.fromkeys(name for row in rows for name in row if name.startswith(INPUT))
     inputs = [pa.field(name, pa.array([row.get(name) for row in rows]).type) for name in names]
-    return pa.schema([*fixed_fields(), *inputs], metadata=metadata_of(classes, task))
+    return pa.schema([*fixed_fields(), *inputs], metadata=metadata_of(classes, task, hidden))
 
 
 def to_parquet(table: pa.Table) -> bytes:

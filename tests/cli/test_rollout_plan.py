@@ -32,6 +32,16 @@ def test_a_forecast_needs_no_more_than_a_guess_of_the_traffic(cli: Cli, project:
     assert found["forecast_seconds"] == pytest.approx(sum(step["promote_seconds"] for step in found["forecast"]))
 
 
+def test_a_goal_is_forecast_beside_what_is_guarded(cli: Cli, project: Path) -> None:
+    """Half of the errors that the stable arm is believed to have: proven in a time, or in longer than anybody waits."""
+    goal = "rollout: {goal: {metric: error_rate, improve_by: 0}}\n"
+    (project / "tidegate.yaml").write_text(CONFIG + goal, encoding="utf-8")
+    shown = cli("rollout", "plan", "--units-per-minute", "120000", cwd=project)
+    assert shown.exit_code == 0, shown.stderr
+    assert "the goal is proven at" in shown.stdout
+    assert "error_rate -50 %" in shown.stdout
+
+
 def test_metrics_that_come_late_need_a_history_whatever_the_traffic(cli: Cli, project: Path) -> None:
     """Nobody can guess an accuracy: exit code 5, with the command that brings labels."""
     lines = "{metric: accuracy, harm: {margin: 0.01}, safe: {margin: 0.02}}"

@@ -15,7 +15,7 @@ from tidegate.pipelines.own_metrics import Measure
 ROWS = 2_000
 
 
-def compare(one: Scored, champion: Scored, confidence: float) -> tuple[float, float, float, float]:
+def compare(one: Scored, champion: Scored, confidence: float, _rows: Any) -> tuple[float, float, float, float]:
     import pandas as pd
 
     frame, accuracy = pd.DataFrame(index=range(len(one.truth))), Measure("accuracy", "higher")
@@ -23,7 +23,7 @@ def compare(one: Scored, champion: Scored, confidence: float) -> tuple[float, fl
     return (accuracy.of(one, frame), accuracy.of(champion, frame), found.estimate, found.low)
 
 
-def normal(one: Scored, champion: Scored, confidence: float) -> tuple[float, float, float, float]:
+def normal(one: Scored, champion: Scored, confidence: float, _rows: Any) -> tuple[float, float, float, float]:
     """The bound of many rows without resampling."""
     mine, theirs = one.truth == one.prediction, champion.truth == champion.prediction
     apart = mine.astype(float) - theirs

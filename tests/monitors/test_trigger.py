@@ -146,9 +146,57 @@ def test_a_former_champion_that_is_better_asks_at_once_and_passes_cooldown() -> 
     story = Story().tell(0, "retrain_started", retrain="t-1", reason="x")
     story.tell(0.5, "retrain_ended", retrain="t-1", outcome="kept", reasons=[])
     better = "version 1, a former champion, is better"
-    assert story.decide(1, lost=None, former=better) == Decision(asked=True, reason=better)
+    assert story.decide(1, lost=None, former=better) == Decision(asked=True, reason=better, former=True, trains=False)
     frozen = story.tell(0.6, "frozen", reason="launch day").decide(1, former=better)
     assert (frozen.asked, "frozen: launch day" in frozen.reason) == (False, True)
+
+
+BETTER = "version 1, a former champion, is better"
+
+
+def former_window(story: Story, number: int, *, in_vain: bool, lost: bool | None = None) -> Decision:
+    """A window in which a former champion is better; whoever acts on it half an hour later finds that it is not."""
+    answer = story.decide(number, former=BETTER, lost=lost)
+    times = {"window": hour(number), "until": hour(number + 1)}
+    told = {"outcome": "no_drift", "share": 0.0, "lost": lost, "retrain": answer.to_json()}
+    story.tell(number + 1, "watched", **times, **told)
+    if answer.asked and in_vain:
+        window = unanswered(story.state)
+        assert window is not None
+        begun = {"retrain": f"t-{number}", "reason": window.reason, "window": window.since, "trains": window.trains}
+        story.tell(number + 1.5, "retrain_started", **begun)
+        story.tell(number + 1.5, "retrain_ended", retrain=f"t-{number}", outcome="nothing_new", reasons=["no more"])
+    return answer
+
+
+def test_a_former_champion_that_is_never_better_when_somebody_acts_is_asked_for_ever_more_rarely() -> None:
+    """At the edge of what can be told: after each look in vain twice as many windows in a row, with the reason."""
+    story = Story()
+    answers = [former_window(story, number, in_vain=True) for number in range(1, 16)]
+    assert [number for number, one in enumerate(answers, 1) if one.asked] == [1, 3, 7, 15]
+    assert "no more so when retrain t-1 looked; window 1 of the 2 in a row that count" in answers[1].reason
+    assert not any(one.trains for one in answers if one.asked)
+    story.tell(16.7, "registered", release="r-2", version=2, run_id="b", gate=[]).tell(16.7, "deployed", release="r-2")
+    assert former_window(story, 17, in_vain=False).asked, "the new champion was never looked at"
+
+
+def test_a_look_in_vain_is_no_answer_to_an_alarm() -> None:
+    """Quality was lost in three windows; that a former champion was asked for in between takes none of them away."""
+    story = Story().window(1, lost=True)
+    assert former_window(story, 2, in_vain=True, lost=True).asked
+    assert story.decide(3, lost=True) == Decision(asked=True, reason="quality was lost; 3 windows in a row")
+    story = Story().window(1, lost=True).window(2, lost=True)
+    both = story.decide(3, lost=True, former=BETTER)
+    assert (both.asked, both.trains, both.reason) == (True, True, BETTER)
+
+
+def test_a_former_champion_that_waits_for_a_person_is_not_asked_for_again() -> None:
+    """`retrain.release` is ask: one question is enough, however many windows agree."""
+    story = Story().tell(0, "registered", release="r-2", version=2, run_id="b", gate=[])
+    story.tell(0, "deployed", release="r-2").tell(1, "retrain_started", retrain="t-1", reason="x", window=hour(0))
+    story.tell(1, "retrain_ended", retrain="t-1", outcome="former", release="r-1", reasons=[])
+    answer = story.decide(2, former=BETTER)
+    assert (answer.asked, "waits for you: `tidegate rollout start r-1`" in answer.reason) == (False, True)
 
 
 def test_a_window_that_asked_is_answered_once() -> None:

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from tidegate.core.errors import Inconclusive
+from tidegate.core.errors import Inconclusive, Temporary
 from tidegate.core.project import open_project
 from tidegate.pipelines import late_history
 from tidegate.pipelines.environment import Environment, environment_for
+from tidegate.rollouts.late import OwnMetricFailed
 from tidegate.serving.labels import ingest_labels, ingest_outcomes
-from tidegate.serving.telemetry import salt_of, unit_hash, write_records
+from tidegate.serving.telemetry import Predictions, salt_of, unit_hash, write_records
 
 CONFIG = """
 version: 1
@@ -90,6 +91,25 @@ def test_means_are_winsorised_and_conversions_counted(tmp_path: Path) -> None:
     assert {one.delay for one in found.values()} == {300.0}
 
 
+def test_a_record_file_that_is_compacted_meanwhile_is_worth_another_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was listed and is gone when it is opened."""
+    where = environment(tmp_path, "accuracy")
+    serve(where, 100)
+    listed = Predictions.files
+
+    def gone(self: Predictions, since: datetime, until: datetime) -> list[str]:
+        found = listed(self, since, until)
+        for file in found:
+            self.store.delete(file)
+        return found
+
+    monkeypatch.setattr(Predictions, "files", gone)
+    with pytest.raises(Temporary, match="champion's users cannot be read now"):
+        late_history.measured(where, "r-1")
+
+
 def test_an_own_function_says_what_it_is_by_its_answers(tmp_path: Path) -> None:
     """0 and 1 are a share, other numbers a mean; it is known when labels and outcomes both are."""
     (tmp_path / "mine.py").write_text(
@@ -102,6 +122,18 @@ def test_an_own_function_says_what_it_is_by_its_answers(tmp_path: Path) -> None:
     share, mean = found["mine:wrong"], found["mine:worth"]
     assert (share.kind, share.better, share.delay, share.known) == ("share", "lower", 600.0, 0.6)
     assert (mean.kind, mean.better, mean.value) == ("mean", "higher", 6.0)
+
+
+def test_an_own_function_that_needs_more_than_its_modules_is_refused_before_a_rollout(tmp_path: Path) -> None:
+    """A rollout keeps Python modules; a file that is read beside them may be another one tomorrow."""
+    (tmp_path / "limit.txt").write_text("3")
+    (tmp_path / "mine.py").write_text(
+        "def large(frame):\n    return frame['input.size'] > float(open('limit.txt').read())\n"
+    )
+    where = environment(tmp_path, "mine:large")
+    label(where, serve(where, 100, **{"input.size": 2.0}), 0.5)
+    with pytest.raises(OwnMetricFailed, match=r"not by its Python modules alone.*limit\.txt"):
+        late_history.measured(where, "r-1")
 
 
 @pytest.mark.parametrize(

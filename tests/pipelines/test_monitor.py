@@ -28,7 +28,8 @@ from tidegate.pipelines.steps import monitor
 from tidegate.registry import releases
 from tidegate.registry.ledger import Draft
 from tidegate.registry.state import State
-from tidegate.serving.telemetry import write_records
+from tidegate.serving.service.records import text_hash
+from tidegate.serving.telemetry import Hidden, salt_of, write_records
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -65,7 +66,7 @@ def environment(tmp_path: Path) -> Environment:
     columns, predictions = reference.of_release(
         path, {"price": "number", "city": "string"}, {"price": 0.3, "city": 0.01}, ordered=False
     )
-    name = reference.save(found.store, path, reference.Reference(columns, predictions))
+    name = reference.save(found.store, path, reference.Reference(columns, predictions, hidden=Hidden()))
     crown(found, 1, name)
     return found
 
@@ -92,9 +93,17 @@ def crown(environment: Environment, version: int, name: str | None) -> Release:
     return release
 
 
-def traffic(environment: Environment, hour: int, *, rows: int = 600, shift: float = 0.0, **more: Any) -> None:
-    """An hour of predictions after noon; `shift` moves price."""
-    random = np.random.default_rng(hour)
+def traffic(
+    environment: Environment,
+    hour: float,
+    *,
+    rows: int = 600,
+    shift: float = 0.0,
+    hidden: Hidden | None = None,
+    **more: Any,
+) -> None:
+    """An hour of predictions after noon; `shift` moves price; `hidden` columns are left out or hashed."""
+    random = np.random.default_rng(int(4 * hour))
     score = random.beta(2, 2, rows)
     release = environment.state().champion
     records = [
@@ -113,7 +122,16 @@ def traffic(environment: Environment, hour: int, *, rows: int = 600, shift: floa
         }
         for i in range(rows)
     ]
-    write_records(environment.store, environment.stream, records, classes=["0", "1"], task="classification")
+    if hidden is not None:
+        records = [hide(record, hidden, salt_of(environment.store)) for record in records]
+    said: dict[str, Any] = {"classes": ["0", "1"], "task": "classification", "hidden": hidden}
+    write_records(environment.store, environment.stream, records, **said)
+
+
+def hide(record: dict[str, Any], hidden: Hidden, salt: bytes) -> dict[str, Any]:
+    """The record as a process writes it that was told to hide these columns."""
+    kept = {name: value for name, value in record.items() if name.removeprefix("input.") not in hidden.exclude}
+    return kept | {f"input.{name}": text_hash(salt, record[f"input.{name}"]) for name in hidden.hash}
 
 
 def decided(state: State, document: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -164,6 +182,41 @@ def test_a_window_that_cannot_tell_neither_counts_nor_ends_a_row(environment: En
     found = run(environment, 3)
     assert [one["outcome"] for one in found] == ["drift", "cannot_tell", "drift"]
     assert found[-1]["in_a_row"] == 2
+
+
+@pytest.mark.parametrize(
+    ("hidden", "outcome", "said"),
+    [
+        (Hidden.of([], ["city"]), "no_drift", "city (3% of what the model decides by): not comparable since"),
+        (Hidden.of(["city"], []), "no_drift", "recorded not at all, and as it came in the reference"),
+        (Hidden.of([], ["price"]), "cannot_tell", "price (97% of what the model decides by): not comparable since"),
+    ],
+)
+@pytest.mark.parametrize("begins", [1.0, 1.5])
+def test_a_column_that_is_hashed_or_left_out_from_some_day_on_is_no_drift(
+    environment: Environment, hidden: Hidden, outcome: str, said: str, begins: float
+) -> None:
+    """Nobody changed but the config; where too much of the model is out of sight, the window cannot tell."""
+    traffic(environment, 0, hidden=Hidden())
+    traffic(environment, 0.5, hidden=Hidden())
+    traffic(environment, begins, hidden=hidden)
+    first, second, *_ = run(environment, 2)
+    assert first["outcome"] == "no_drift"
+    assert not any("not comparable" in reason for reason in first["reasons"])
+    (name,) = hidden.exclude | hidden.hash
+    column = next(one for one in second["columns"] if one["name"] == name)
+    assert (second["outcome"], column["outcome"], column["drifted"]) == (outcome, "not_comparable", False)
+    assert any(said in reason for reason in second["reasons"]), second["reasons"]
+    assert f"{NOON + begins * HOUR:%Y-%m-%d %H:%M} UTC" in column["note"]
+
+
+def test_a_column_out_of_sight_hides_no_drift_of_another_one(environment: Environment) -> None:
+    """It is told beside it."""
+    traffic(environment, 0, shift=1.0, hidden=Hidden.of([], ["city"]))
+    found = run(environment, 1)[0]
+    assert (found["outcome"], found["share"]) == ("drift", pytest.approx(0.967742))
+    assert "price" in found["reasons"][0]
+    assert "city" in found["reasons"][-1]
 
 
 def test_an_idle_stretch_is_one_window_that_cannot_tell(environment: Environment) -> None:

@@ -21,7 +21,7 @@ from tidegate.pipelines import captured, contest, retrain
 from tidegate.pipelines.environment import Environment, environment_for
 from tidegate.registry.ledger import Draft
 from tidegate.serving.labels import ingest_labels
-from tidegate.serving.telemetry import write_records
+from tidegate.serving.telemetry import Hidden, write_records
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +61,15 @@ def environment(root: Path) -> Environment:
     return environment_for(open_project(root))
 
 
-def record(root: Path, rows: int, *, flipped: bool, seed: int = 1, minutes_ago: float = 120.0) -> None:
+def record(
+    root: Path,
+    rows: int,
+    *,
+    flipped: bool,
+    seed: int = 1,
+    minutes_ago: float = 120.0,
+    hidden: Hidden | None = None,
+) -> None:
     """Requests of the last hours with labels; in a flipped world a high price means class 0."""
     random = np.random.default_rng(seed)
     begin = datetime.now(UTC).replace(tzinfo=None) - timedelta(minutes=minutes_ago)
@@ -75,11 +83,13 @@ def record(root: Path, rows: int, *, flipped: bool, seed: int = 1, minutes_ago: 
     for k in range(rows):
         name = f"p{seed}-{k}"
         at = begin + timedelta(minutes=0.9 * minutes_ago * k / rows)
-        inputs = {"input.price": float(price[k]), "input.volume": int(volume[k]), "input.city": str(city[k])}
+        town = f"{k % 3}{'0' * 31}" if hidden is not None and hidden.hash else str(city[k])
+        inputs = {"input.price": float(price[k]), "input.volume": int(volume[k]), "input.city": town}
         fixed = {"arm": "stable", "release": served, "version": 1, "status": 200, "seconds": 0.01, "label": "1"}
         records.append({"id": name, "at": at, **fixed, **inputs})
         labels.append({"prediction_id": name, "label": str(truth[k])})
-    write_records(where.store, where.stream, records, classes=[0, 1], task="classification", writer=f"w{seed}")
+    said: dict[str, Any] = {"classes": [0, 1], "task": "classification", "writer": f"w{seed}", "hidden": hidden}
+    write_records(where.store, where.stream, records, **said)
     ingested = ingest_labels(where.store, where.stream, labels, datetime.now(UTC))
     assert ingested.accepted == rows
 
@@ -227,6 +237,63 @@ def test_only_rows_from_since_the_world_changed_are_kept_where_that_is_known(roo
     assert len(pd.concat([data(root)]).drop_duplicates()) == 900
 
 
+def test_rows_are_taken_once_whoever_edits_the_file_in_between(root: Path) -> None:
+    """Neither those that are still in it nor those that a person deleted come again; whoever goes back gets all."""
+    where, now = environment(root), datetime.now(UTC)
+    first = data(root)
+    record(root, 400, flipped=False, seed=1, minutes_ago=600)
+    captured.extend(where, None, now, Silent())
+    extended = data(root)
+    recorded = extended[~extended["price"].isin(first["price"])]
+    assert len(recorded) == 400
+    deleted = recorded.iloc[:30]
+    edit(root, extended[~extended["price"].isin(deleted["price"])])
+    assert captured.extend(where, None, now, Silent()).rows == 870
+    record(root, 50, flipped=False, seed=3, minutes_ago=0.5)
+    notes: list[str] = []
+    again = captured.extend(where, None, now + timedelta(minutes=5), Noting(notes))
+    after = data(root)
+    assert (again.rows, after["price"].is_unique) == (900, True)
+    assert not after["price"].isin(deleted["price"]).any()
+    assert after["price"].isin(recorded["price"]).sum() == 370
+    assert "was changed by hand" in notes[0]
+    edit(root, first)
+    captured.extend(where, None, now + timedelta(minutes=5), Silent())
+    assert (data(root)["price"].isin(recorded["price"]).sum(), data(root)["price"].is_unique) == (400, True)
+
+
+def test_rows_that_were_recorded_as_hashes_are_neither_learnt_from_nor_asked_about(root: Path) -> None:
+    """`serve.capture.hash` was in force for a while: what came as it was since then counts."""
+    record(root, 300, flipped=False, seed=1, minutes_ago=600, hidden=Hidden.of([], ["city"]))
+    record(root, 200, flipped=False, seed=2, minutes_ago=50, hidden=Hidden())
+    rows = contest.matured(environment(root), None, datetime.now(UTC))
+    assert len(rows.truth) == 200
+    assert {row["city"] for row in rows.inputs} == {"oslo", "rome", "lima"}
+    captured.extend(environment(root), None, datetime.now(UTC), Silent())
+    assert set(data(root)["city"].dropna()) == {"oslo", "rome", "lima"}
+
+
+class Noting(Silent):
+    """Keeps what is said."""
+
+    def __init__(self, notes: list[str]) -> None:
+        self.notes = notes
+
+    def note(self, text: str) -> None:
+        """Keep the line."""
+        self.notes.append(text)
+
+
+def edit(root: Path, frame: pd.DataFrame) -> None:
+    """A person writes the file anew and records it with DVC itself."""
+    from tidegate.pipelines import dvc_repo
+
+    file = root / "data" / "train.csv"
+    file.unlink()
+    frame.to_csv(file, index=False)
+    dvc_repo.add(root, file)
+
+
 def test_rows_that_a_model_learnt_from_are_not_asked_about(root: Path) -> None:
     """The champion's own training rows come back as requests: nothing is left to compare on."""
     rows = data(root)
@@ -343,6 +410,30 @@ def test_going_back_that_comes_too_late_is_no_leave_to_train(root: Path, cli: An
     one = environment(root).state().retrains[-1]
     assert (one.outcome, one.release) == ("nothing_new", None)
     assert "retrain.cooldown is 6h" in one.reasons[0]
+
+
+def test_a_former_champion_that_stops_winning_leads_to_no_training(root: Path, cli: Any) -> None:
+    """The window asked for it alone, and labels that came since say otherwise: the ledger tells both."""
+    record(root, 2_000, flipped=True, minutes_ago=600)
+    second = cli("retrain", "--json", cwd=root).json
+    assert second["outcome"] == "registered", second
+    environment(root).ledger.append(lambda _: Draft("deployed", {"release": second["release"]}))
+    record(root, 1_000, flipped=True, seed=2, minutes_ago=50)
+    now = datetime.now(UTC).isoformat()
+    better = {"asked": True, "reason": "version 1 is better", "former": True, "trains": False}
+    watched = {"window": now, "until": now, "outcome": "no_drift", "lost": None, "retrain": better}
+    environment(root).ledger.append(lambda _: Draft("watched", watched))
+    csv = data(root)
+    assert cli("step", "retrain", cwd=root).exit_code == 0
+    state = environment(root).state()
+    one = state.retrains[-1]
+    assert (one.outcome, one.release, one.data, one.trained) == ("nothing_new", None, None, False)
+    assert one.reasons[0] == "no former champion is better any more, and nothing else asked for a training"
+    assert "version 1 has accuracy" in one.reasons[1]
+    assert (state.champion, sorted(state.versions.values())) == (second["release"], [1, 2])
+    assert csv.equals(data(root))
+    assert cli("step", "retrain", cwd=root).exit_code == 0
+    assert len(environment(root).state().retrains) == len(state.retrains)
 
 
 def test_lost_quality_is_seen_asked_about_and_answered(root: Path, cli: Any) -> None:

@@ -289,12 +289,12 @@ def test_blocks_of_different_intervals_do_not_add() -> None:
 def test_the_seen_set_stays_compact_and_exact() -> None:
     """200,000 users, most of them merged into the sorted array, are found again; the file holds 8 bytes for each."""
     seen = Seen()
-    assert all(seen.add(f"r:{i}") for i in range(200_000))
+    assert all(seen.add("r", str(i)) for i in range(200_000))
     content = seen.drain()
     again = Seen(content)
     assert len(content) == 8 * 200_000
-    assert not any(seen.add(f"r:{i}") or again.add(f"r:{i}") for i in range(0, 200_000, 97))
-    assert again.add("r:new")
+    assert not any(seen.add("r", str(i)) or again.add("r", str(i)) for i in range(0, 200_000, 97))
+    assert again.add("r", "new")
     assert again.count == 200_001
 
 

@@ -19,7 +19,7 @@ from tidegate.rollouts.block_files import read_blocks
 from tidegate.rollouts.block_lines import read, to_lines
 from tidegate.rollouts.blocks import LABELLED, Cohort, Counts
 from tidegate.rollouts.checkpoint import read_checkpoint
-from tidegate.rollouts.exposures import exposed_blocks, read_exposures
+from tidegate.rollouts.exposures import erase_exposures, exposed_blocks, read_exposures
 from tidegate.rollouts.judge import judge
 from tidegate.rollouts.late import OwnMetricFailed
 from tidegate.rollouts.late_reading import Exposure
@@ -96,6 +96,23 @@ def test_a_step_waits_for_labels_and_passes_with_them(tmp_path: Path) -> None:
     document = read_checkpoint(world.store, "o-1")
     assert document is not None
     assert document["cohorts"]["late"] > 0
+
+
+def test_users_who_were_erased_change_no_verdict_and_stop_no_rollout(tmp_path: Path) -> None:
+    """They are in no cohort that is measured later; blocks of which nobody is left are done, not waited for."""
+    known = Known(accuracy=(0.8, 0.8))
+    world = World(tmp_path, reading=known, **BOTH)
+    world.run(8)
+    asked, judged = len(known.asked), read_checkpoint(world.store, "o-1")
+    gone = {one.user.unit for i in exposed_blocks(world.store, "o-1") for one in read_exposures(world.store, "o-1", i)}
+    assert gone
+    for unit in gone:
+        assert erase_exposures(world.store, "o-1", unit) == 1
+    assert read_checkpoint(world.store, "o-1") == judged
+    assert world.run(300) == ["step_passed", "promoted"]
+    kept = {one.user.unit for i in exposed_blocks(world.store, "o-1") for one in read_exposures(world.store, "o-1", i)}
+    assert kept.isdisjoint(gone)
+    assert len(known.asked) > asked
 
 
 def test_a_goal_of_outcomes_promotes_and_its_absence_does_not(tmp_path: Path) -> None:

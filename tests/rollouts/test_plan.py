@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 
 from tidegate.core.config import Rollout
 from tidegate.core.config_live import GUARDRAILS
 from tidegate.core.errors import UsageError
+from tidegate.rollouts.battery import Battery
 from tidegate.rollouts.plan import RolloutPlan
-from tidegate.rollouts.planning import check, make_plan
+from tidegate.rollouts.planning import Measured, check, make_plan
 from tidegate.rollouts.stats.latency import LatencyLines
 from tidegate.rollouts.words import bunching_sentence
 
@@ -56,6 +58,61 @@ def test_a_good_canary_of_the_demo_is_forecast_within_two_and_a_half_minutes() -
     assert each.forecast_seconds is not None
     assert each.forecast_seconds <= 150
     assert each.step_max == pytest.approx([4 * (f.promote_seconds or 0) for f in each.forecast])
+
+
+def goal(units: float = 6000, improve_by: float = 0.0, steps: tuple[int, ...] = (25, 50), **seen: Any) -> RolloutPlan:
+    lines = {"metric": "error_rate", "harm": {"margin": 0.01}, "safe": {"margin": 0.02}}
+    section = {"guardrails": [lines], "goal": {"metric": "conversion", "improve_by": improve_by}, "steps": list(steps)}
+    return make_plan(
+        Rollout.model_validate(section),
+        rollout_id="r1",
+        block_seconds=5,
+        units_per_minute=units,
+        error_rate=0.004,
+        others={"conversion": Measured(**({"value": 0.05, "source": "outcomes"} | seen))},
+    )
+
+
+def test_the_goal_is_forecast_for_a_few_improvements() -> None:
+    """Larger ones sooner, later by the age at which users are counted; what the goal does not ask for has no time."""
+    first, last = goal().forecast
+    seconds = list(last.goal_seconds.values())
+    assert list(last.goal_seconds) == ["conversion +5 %", "conversion +10 %", "conversion +20 %", "conversion +50 %"]
+    assert None not in seconds
+    assert seconds == sorted(seconds, key=lambda one: -(one or 0.0))
+    assert (first.goal_seconds["conversion +20 %"] or 0) > (last.goal_seconds["conversion +20 %"] or 0)
+    late = goal(delay=600.0).forecast[-1].goal_seconds
+    assert late["conversion +50 %"] == pytest.approx((last.goal_seconds["conversion +50 %"] or 0) + 600)
+    assert list(goal(improve_by=0.006).forecast[-1].goal_seconds) == ["conversion +20 %", "conversion +50 %"]
+    half = goal(known=0.5).forecast[-1].goal_seconds["conversion +5 %"]
+    assert half == pytest.approx(2 * (last.goal_seconds["conversion +5 %"] or 0))
+
+
+def test_a_goal_that_no_step_can_prove_is_doubted() -> None:
+    """With the improvement, the time that it needs, and what to change; one that can be proven is not."""
+    assert not any("The goal is not expected" in warning for warning in goal(units=60_000).warnings)
+    (said,) = [one for one in goal(units=60_000, value=0.0001).warnings if "The goal" in one]
+    assert said.startswith("The goal is not expected to be proven: conversion +50 % needs ")
+
+
+@pytest.mark.parametrize("kind", ["share", "mean"])
+def test_half_of_all_canaries_prove_the_goal_in_about_the_time_that_is_forecast(kind: Literal["share", "mean"]) -> None:
+    """400 made-up steps at 50 %, the canary 20 % better: the median lies within 1.5 of the forecast."""
+    random, units, streams = np.random.default_rng(5), 200, 400
+    made = goal(units=units * 12, steps=(50,), value=0.05, kind=kind, variance=0.05)
+    expected = made.forecast[0].goal_seconds["conversion +20 %"]
+    assert expected is not None
+    battery, decided = Battery(made, streams), np.full(streams, np.inf)
+    step, live = np.zeros(streams, dtype=np.int64), np.ones(streams, dtype=np.bool_)
+    for block in range(int(3 * expected / 5)):
+        sums = np.zeros((streams, 2, 6))
+        for column, rate in ((0, 0.06), (3, 0.05)):
+            happened = random.binomial(units // 2, rate, streams)
+            sums[:, 1, column : column + 3] = np.stack([np.full(streams, units // 2), happened, happened], axis=1)
+        battery.update(sums, step, live)
+        reached = battery.log_e()[0, :, -1] >= -np.log(made.alpha)
+        decided = np.where(reached & np.isinf(decided), 5.0 * (block + 1), decided)
+    assert expected / 1.5 < np.median(decided) < expected * 1.5
 
 
 def test_a_shadow_phase_is_part_of_the_forecast() -> None:

@@ -134,7 +134,7 @@ class Loop:
             outcome = "kept"
         else:
             self._tell(number + 1, "deployed", release=choice.release)
-        self._tell(number + 1, "retrain_ended", retrain=name, outcome=outcome, reasons=[])
+        self._tell(number + 1, "retrain_ended", retrain=name, outcome=outcome, release=choice.release, reasons=[])
 
     def _choose(self, others: tuple[str, ...], number: int, *, windows: int) -> Choice:
         end = self._rows(number).stop
@@ -190,7 +190,7 @@ class Loop:
         self.events.append(Event(len(self.events), _hour(hour), kind, "loop", data))
 
 
-def compare(one: Scored, champion: Scored, confidence: float) -> tuple[float, float, float, float]:
+def compare(one: Scored, champion: Scored, confidence: float, _rows: Any) -> tuple[float, float, float, float]:
     """Accuracy of both, and the paired bootstrap's advantage."""
     frame = pd.DataFrame(index=range(len(one.truth)))
     found = advantage(ACCURACY, one, champion, frame, confidence)

@@ -27,7 +27,7 @@ from tidegate.serving.service.lane import Lane
 from tidegate.serving.service.model import Answer
 from tidegate.serving.service.recording import Request, check_columns
 from tidegate.serving.service.records import INPUT, PLACES, salt_of, text_hash, unit_hash
-from tidegate.serving.telemetry import Predictions
+from tidegate.serving.telemetry import Hidden, Predictions
 
 STREAM = "demand.local"
 
@@ -185,6 +185,10 @@ def test_excluded_columns_are_not_written_and_hashed_ones_only_as_hashes(
     assert [one["input.città"] for one in found] == [hashed, hashed, None]
     assert {one["input.a b.c"] for one in found} == {text_hash(salt_of(store), "5")}
     assert "input.label" not in found[0]
+    now = datetime.now(UTC)
+    with duckdb.connect() as connection:
+        (said,) = Predictions(store, STREAM).captured(connection, now - timedelta(hours=1), now + timedelta(hours=1))
+    assert said.hidden == Hidden.of(["label"], ["città", "a b.c"]), "who compares columns must know how each was kept"
     assert "Xanadu" not in b"".join(store.read(path) for path in store.list("telemetry")).decode("latin-1")
 
 

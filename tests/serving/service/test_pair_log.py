@@ -6,6 +6,7 @@ import json
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tidegate.serving.service.batch import Batcher
 from tidegate.serving.service.lane import Lane
 from tidegate.serving.service.model import Answer
 from tidegate.serving.service.pair_log import FILE_BYTES, FILES, MOST_A_SECOND, MOST_WAITING, Half, PairLog, decode
+from tidegate.serving.service.records import unit_hash
 
 ANSWER = Answer(["yes"], [[0.25, 0.75]])
 
@@ -183,6 +185,25 @@ def test_what_hooks_answer_is_kept_as_something_that_can_be_compared(paced: Any,
     assert all(isinstance(one, str) and len(one) < 30 for one in (same, other, long, *rest[:2]))
     assert rest[2:] == [True, None, 2, 1]
     assert [half.numeric for half in lines(tmp_path)] == [False] * 8 + [True, True]
+
+
+def test_a_user_is_written_down_by_the_stores_secret_and_not_by_a_name_that_can_be_tried(
+    paced: Any, tmp_path: Path
+) -> None:
+    """As in recorded predictions; without a store by a secret of the process, and with one that is away not at all."""
+    own, theirs, away = (paced(tmp_path / one) for one in ("own", "theirs", "away"))
+    theirs.salt = lambda: b"the store's"
+    away.salt = (tmp_path / "nowhere").read_bytes
+    for log, folder in ((own, "own"), (theirs, "theirs"), (away, "away")):
+        (tmp_path / folder).mkdir()
+        for pair in (b"o-1 id-1 ada", b"o-1 id-2 ada", b"o-1 id-3 bob"):
+            log.add(pair, "stable", 200, 0.1, ANSWER)
+        log.flush()
+    first, again, other = (half.unit for half in lines(tmp_path / "own"))
+    assert first == again != other
+    assert first not in {zlib.crc32(b"ada"), unit_hash(b"", "ada")}
+    assert next(half.unit for half in lines(tmp_path / "theirs")) == unit_hash(b"the store's", "ada")
+    assert lines(tmp_path / "away") == []
 
 
 def test_the_stable_half_keeps_the_values_of_the_slices(paced: Callable[..., PairLog], tmp_path: Path) -> None:
