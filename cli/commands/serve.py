@@ -93,7 +93,6 @@ def judge(
 
 def _settling() -> list[Settling]:
     """The driver of the project's environment, inside a cluster: it brings the ledger up to what Argo did."""
-    from tidegate.console.judge import Settling
     from tidegate.pipelines.environment import environment_for
 
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
