@@ -10,10 +10,37 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
 _PLAIN: Final = re.compile(r"[A-Za-z_](?:[A-Za-z0-9_./-]|:[A-Za-z0-9])*", re.ASCII)
 _WORDS: Final = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
+
+
+def whole(document: Any, *, sort_keys: bool = False) -> str:
+    """A document of plain values over as many lines as it needs; text of several lines as a block that people can read.
+
+    The same in every process: libraries (hera is one) teach PyYAML's own dumper to write text in their way.
+    """
+    import yaml
+
+    return str(yaml.dump(document, Dumper=_dumper(), sort_keys=sort_keys, allow_unicode=True, width=120))
+
+
+@cache
+def _dumper() -> Any:
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """PyYAML's, with a way of its own to write text."""
+
+    def text(dumper: Any, value: str) -> Any:
+        # What YAML 1.1 reads as a boolean is quoted too, which PyYAML's resolver leaves out for one letter.
+        style = "|" if "\n" in value else "'" if value.lower() in {"y", "n"} else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
+    return Dumper
 
 
 def flow(value: Any) -> str:

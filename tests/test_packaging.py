@@ -92,7 +92,8 @@ def test_the_thin_install_is_thin_and_works(wheel: Path, tmp_path: Path) -> None
     assert_works(home / "bin" / "tidegate", tmp_path)
     listed = [str(uv), "pip", "list", "--python", str(python), "--format", "freeze"]
     names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.lower().split()
-    assert len(names) < 25, names
+    # The client of Kubernetes brings 14 of them.
+    assert len(names) < 40, names
     assert not [name for name in names if name.startswith(("mlflow", "dvc", "pandas", "numpy", "bentoml", "great"))]
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tidegate.pipelines.runners import Running
     from tidegate.pipelines.runners.kube import KubeRunner
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(help="Follow and cancel what runs in a cluster for this model.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The Workflow; `tidegate workflow list` shows them.", metavar="NAME")]
 
 

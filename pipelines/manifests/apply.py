@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tidegate.core.errors import Conflict
 from tidegate.core.kube import HTTP_ROUTE, KINDS, MANAGER, ROLLOUT, Cluster, Kind
+from tidegate.pipelines.yaml_text import whole
 from tidegate.rollouts.drivers.argo import filled
 from tidegate.serving.deploy.kube import label_value, moving
 
@@ -158,8 +159,6 @@ def _lines(before: Document | None, after: Document | None) -> Iterable[str]:
 
 def _plain(document: Document | None) -> list[str]:
     """An object as YAML without what the server keeps about it; a Secret's values are nobody's to read."""
-    import yaml
-
     if document is None:
         return []
     metadata = {key: value for key, value in document["metadata"].items() if key not in _SERVERS}
@@ -169,8 +168,7 @@ def _plain(document: Document | None) -> list[str]:
         if key in shown:
             shown[key] = dict.fromkeys(shown[key], "(not shown)")
     # Controllers leave out what is empty, or write it where it was not.
-    text: str = yaml.safe_dump(filled(shown), sort_keys=True, allow_unicode=True, width=120)
-    return text.splitlines()
+    return whole(filled(shown), sort_keys=True).splitlines()
 
 
 def _made() -> list[Kind]:

@@ -17,6 +17,7 @@ from tidegate.pipelines.manifests.from_config import (
     model_values,
     platform_values,
 )
+from tidegate.pipelines.yaml_text import whole
 from tidegate.registry import releases
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _workflows(project: Project, release: Release | None) -> list[Document]:
 
 def text(rendered: Iterable[Document]) -> str:
     """All of them as one YAML stream."""
-    return "---\n".join(_yaml(one) for one in rendered)
+    return "---\n".join(whole(one) for one in rendered)
 
 
 def write(rendered: Iterable[Document], folder: Path) -> Written:
@@ -146,7 +147,7 @@ def write(rendered: Iterable[Document], folder: Path) -> Written:
     Raises:
         UsageError: the folder cannot be written, or a file in the way is somebody else's.
     """
-    wanted = {file_name(one): _HEADER + _yaml(one) for one in rendered}
+    wanted = {file_name(one): _HEADER + whole(one) for one in rendered}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         ours = {path.name for path in folder.glob("*.yaml") if path.read_text(encoding="utf-8").startswith(_HEADER)}
@@ -169,9 +170,3 @@ def file_name(document: Document) -> str:
     """`kind-name.yaml`, in small letters."""
     name = document["metadata"].get("name") or document["metadata"].get("generateName", "")
     return f"{document['kind'].lower()}-{name}.yaml"
-
-
-def _yaml(document: Document) -> str:
-    import yaml
-
-    return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120))

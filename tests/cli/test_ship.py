@@ -65,7 +65,7 @@ def test_who_aborted_a_rollout_that_is_followed_is_named() -> None:
 def test_a_rollback_says_where_to_look_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """The evidence, and what the canary printed; a refusal's hints look the same."""
     ended = replace(BEGUN, canary="r-2", state="rolled_back")
-    environment = SimpleNamespace(state=lambda: State(versions={"r-2": 2}, rollouts=(ended,)))
+    environment = SimpleNamespace(on_cluster=False, state=lambda: State(versions={"r-2": 2}, rollouts=(ended,)))
     monkeypatch.setattr(aliases, "sync", lambda *_: None)
     shipped = flows.follow(cast("Environment", environment), ended.id, Silent(), timeout=0.0)
     assert shipped.decision == "rollback"

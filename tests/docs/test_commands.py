@@ -33,6 +33,10 @@ def wrong(line: str) -> str:
     words = shlex.split(line.replace("[", "").replace("]", ""))[1:]
     group: Any = root()
     known: set[str] = {name for one in group.params for name in (*one.opts, *one.secondary_opts)}
+    known_globals = {name for one in group.params for name in one.opts}
+    while words and words[0] in known_globals:
+        # Those with a value in front of the command: `tidegate -C DIR down`.
+        words = words[1:] if words[0] in {"--json", "--traceback"} else words[2:]
     while words and isinstance(group, TyperGroup) and not words[0].startswith("-"):
         name = words.pop(0)
         group = (
