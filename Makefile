@@ -34,7 +34,7 @@ ramps: setup ## whole ramps by simulation; a minute
 	$(BIN)/python -m pytest -n 2 -m long tests/simulation --ignore tests/simulation/test_drift_guarantees.py
 
 stories: setup ## the tutorial, and the longer stories of people and processes; some minutes
-	$(BIN)/python -m pytest -n 2 -m long tests/journeys --ignore tests/journeys/test_whole_road.py
+	$(BIN)/python -m pytest -n 2 -m long tests/journeys tests/console tests/pipelines/workflows --ignore tests/journeys/test_whole_road.py
 
 guarantees: setup ## drift verdicts of every column shape at every size; many minutes
 	$(BIN)/python -m pytest -n 2 -m long tests/simulation/test_drift_guarantees.py

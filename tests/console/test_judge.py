@@ -283,7 +283,7 @@ def process(store: Path) -> Iterator[httpx.Client]:
         running.wait(10)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("canary", "decision", "told"),
     [

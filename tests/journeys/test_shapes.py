@@ -26,7 +26,7 @@ from tidegate.serving.deploy.local import free_port
 
 Cli = Callable[..., Any]
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 # The demo's: margins wide enough that some hundred users decide.
 ROLLOUT = """\
