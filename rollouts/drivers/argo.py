@@ -188,8 +188,11 @@ def _went(rollout: RolloutState, thing: Mapping[str, Any], found: Sequence[Run])
         return _aborted(thing, asked, found)
     if complete(thing):
         return _promoted(rollout, thing, asked, found)
-    at = min(rung(thing), len(rollout.steps) - 1)
-    return _passed(rollout, at, asked) if at > rollout.step else _stuck(rollout, thing, found)
+    at = rung(thing)
+    if at >= len(rollout.steps) or status(thing).get("promoteFull"):
+        # The last pods come; then it is an end.
+        return None
+    return _passed(rollout, thing, asked, found) if at > rollout.step else _stuck(rollout, thing, found)
 
 
 def _replaced(rollout: RolloutState, thing: Mapping[str, Any]) -> Change:
@@ -247,7 +250,12 @@ def _promoted(rollout: RolloutState, thing: Mapping[str, Any], asked: Asked | No
     return Change("promoted", (f"Promoted through Argo Rollouts at {at}, before the judge had decided.",))
 
 
-def _passed(rollout: RolloutState, at: int, asked: Asked | None) -> Change:
+def _passed(rollout: RolloutState, thing: Mapping[str, Any], asked: Asked | None, found: Sequence[Run]) -> Change:
+    at, begins = rung(thing), rungs(thing)
+    own = range(begins[at - 1], begins[at])
+    ended = [one for one in found if one.kind == "Step" and one.step in own and one.phase == "Successful"]
+    if ended and ended[-1].decision == "promote":
+        return Change("step_passed", (str(ended[-1].answer.get("reason") or ""),), "judge", step=at)
     if asked is not None and asked.kind == "step" and asked.step == rollout.step and at == rollout.step + 1:
         return Change("step_passed", (asked.reason,), asked.actor, step=at)
     return Change("step_passed", ("Passed through Argo Rollouts, before the judge had decided.",), step=at)

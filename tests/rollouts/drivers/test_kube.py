@@ -90,6 +90,7 @@ def test_the_judge_promotes_step_by_step(world: World) -> None:
     world.argo.answer("promote")
     # The judge writes each step itself; where its write was lost, the next look makes up for it.
     assert world.settled().step == 1
+    assert world.last() == ("step_passed", "judge", ["because"])
     world.judge("promote", reasons=["as good as before"])
     world.argo.answer("promote")
     after = world.settled()
