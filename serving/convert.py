@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tidegate.core.errors import TidegateError
+from tidegate.serving import boosted
 from tidegate.serving.service.manifest import Input
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def _graph(model: Predictor, inputs: Sequence[Input]) -> bytes:
         from skl2onnx.common.data_types import FloatTensorType, StringTensorType
     except ImportError as error:
         raise NotConverted("skl2onnx is not installed (the `train` extra brings it)") from error
+    opsets = _opsets(model)
     types = {"number": FloatTensorType, "string": StringTensorType}
     wanted = [(entry.name, types[entry.kind]([None, 1])) for entry in inputs]
 
@@ -84,7 +86,7 @@ def _graph(model: Predictor, inputs: Sequence[Input]) -> bytes:
         options = {id(estimator): {"zipmap": False}} if hasattr(estimator, "classes_") else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return convert_sklearn(estimator, "tidegate", initial_types=wanted, options=options)
+            return convert_sklearn(estimator, "tidegate", initial_types=wanted, options=options, target_opset=opsets)
 
     try:
         converted = attempt(model if _takes_columns(model) else _joined(model, inputs))
@@ -96,6 +98,22 @@ def _graph(model: Predictor, inputs: Sequence[Input]) -> bytes:
     converted.opset_import.extend(sets)
     graph: bytes = converted.SerializeToString(deterministic=True)
     return graph
+
+
+def _opsets(model: Any) -> dict[str, int] | None:
+    """The versions of operators to write; None: the newest, which converters of boosted trees do not write yet."""
+    from skl2onnx import get_latest_tested_opset_version
+
+    libraries = boosted.used(model)
+    if not libraries:
+        return None
+    try:
+        boosted.teach(libraries)
+    except ImportError as error:
+        raise NotConverted(
+            f"{libraries[0]} is converted by onnxmltools, which is not installed (the `boosted` extra brings it)"
+        ) from error
+    return {"": get_latest_tested_opset_version(), "ai.onnx.ml": boosted.TREES}
 
 
 def _takes_columns(model: Any) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tidegate.serving.deploy.local import free_port
 Cli = Callable[..., Any]
 # The one that takes real data from elsewhere: tests/journeys/test_whole_road.py.
 ELSEWHERE = {"electricity"}
-HERE = ["diabetes", "offers", "recommendations", "reviews"]
+HERE = ["diabetes", "fraud", "offers", "recommendations", "reviews"]
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
@@ -134,6 +135,22 @@ def test_offers_learns_later_what_became_of_a_visit(cli_process: Cli, tmp_path: 
         status = example("labels", "status", "--json").json
         assert (status["predictions"], status["labelled"], status["unknown"]) == (1, 1, 0)
         assert "conversion of the champion is not known" in example.refused_plan()
+
+
+@pytest.mark.skipif(find_spec("xgboost") is None, reason="XGBoost is not installed")
+def test_fraud_is_xgboost_served_as_onnx_and_labelled_by_order(cli_process: Cli, tmp_path: Path) -> None:
+    """A charge-back names the order, not the prediction."""
+    with served(cli_process, tmp_path / "project", "fraud") as example:
+        manifests = [*(example.root / ".tidegate").rglob("manifest.json")]
+        assert {json.loads(one.read_text())["runtime"] for one in manifests} == {"onnx"}
+        order = {"amount": 912.5, "items": 1, "hour": 3, "country": "NZ", "card_country": "US", "account_days": 1}
+        example.ask(order, x_user_id="u-17", order_id="o-1001")
+        later = (datetime.now(UTC) + timedelta(minutes=1)).isoformat()
+        (tmp_path / "charge_backs.csv").write_text(f"id,label,at\no-1001,1,{later}\n")
+        example("labels", "ingest", tmp_path / "charge_backs.csv")
+        example("down")
+        status = example("labels", "status", "--json").json
+        assert (status["predictions"], status["labelled"], status["unknown"]) == (1, 1, 0)
 
 
 def test_recommendations_ranks_candidates_and_counts_in_margin(cli_process: Cli, tmp_path: Path) -> None:
